@@ -1,0 +1,1 @@
+"""Lives in the hospital: import of data sets, the site folder, training, evaluation."""

@@ -1,0 +1,40 @@
+"""The exceptions of sonofed, and what a command makes of them.
+
+    SonofedError
+    ├── BadInput    exit code 2: what was given cannot be used; nothing was changed
+    └── RunFailed   exit code 1: the thing asked for was tried and failed
+
+A message is one line: what, where, the way out. It never holds a patient identifier, an original file name or a raw path
+(the path that a person typed on the command line may be echoed).
+"""
+
+from __future__ import annotations
+
+__all__ = ["BadInput", "RunFailed", "SonofedError", "suggest"]
+
+import difflib
+from collections.abc import Iterable
+
+
+class SonofedError(Exception):
+    """Whatever sonofed raises on purpose; `exit_code` is what a command returns."""
+
+    exit_code = 1
+
+
+class BadInput(SonofedError):
+    """The input cannot be used: what, where, the way out."""
+
+    exit_code = 2
+
+
+class RunFailed(SonofedError):
+    """The thing asked for was tried and failed."""
+
+    exit_code = 1
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """` (did you mean X?)` for the closest known word, else the empty string."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f" (did you mean {close[0]}?)" if close else ""

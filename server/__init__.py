@@ -1,0 +1,1 @@
+"""Never sees a pixel: aggregation, round loop, checkpoints, cross-center statistics, report."""

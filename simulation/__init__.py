@@ -1,0 +1,1 @@
+"""The only room that sees both sides: in-process federation, phantom data, the comparison."""
