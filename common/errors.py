@@ -36,5 +36,5 @@ class RunFailed(SonofedError):
 
 def suggest(word: str, known: Iterable[str]) -> str:
     """` (did you mean X?)` for the closest known word, else the empty string."""
-    close = difflib.get_close_matches(word, list(known), n=1)
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f" (did you mean {close[0]}?)" if close else ""

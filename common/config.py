@@ -1,0 +1,296 @@
+"""The schema of an experiment: TOML → frozen dataclasses, checked once at the door.
+
+An unknown key fails with its path and the nearest known one; a wrong value with its path and what was expected.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AdamW",
+    "Augmentation",
+    "Comparison",
+    "Crop",
+    "Evaluation",
+    "Experiment",
+    "FedAvg",
+    "FedProx",
+    "Model",
+    "Sgd",
+    "SiteAt",
+    "Source",
+    "Training",
+    "load_experiment",
+    "parse",
+    "to_table",
+]
+
+import tomllib
+from dataclasses import asdict, field, fields, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as checked
+
+from common.errors import BadInput, suggest
+from common.tasks import Task
+
+_STRICT = ConfigDict(extra="forbid")
+_T = TypeVar("_T")
+
+Positive = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+Rate = Annotated[float, Field(gt=0)]
+
+
+@checked(frozen=True, config=_STRICT)
+class Source:
+    """A data set that is imported on demand: the importer's `format` and the `path` of the archive or folder."""
+
+    format: str
+    path: str
+
+
+@checked(frozen=True, config=_STRICT)
+class SiteAt:
+    """A site folder that exists already; `role` overrules the folder's own where it is given."""
+
+    path: str
+    role: Literal["train", "held-out"] | None = None
+
+
+@checked(frozen=True, config=_STRICT)
+class Crop:
+    """What of an image the model sees: a square of `size` pixels around the lesion's box, widened by `margin` per side."""
+
+    size: Annotated[int, Field(ge=16, le=1024)] = 96
+    margin: Annotated[float, Field(ge=0, le=2)] = 0.25
+    region: Literal["lesion", "frame"] = "lesion"
+
+
+@checked(frozen=True, config=_STRICT)
+class Model:
+    """The attention CNN. `weights` is a local safetensors file with initial weights; without it they are drawn by seed."""
+
+    backbone: Literal["resnet18", "resnet34", "resnet50", "small"] = "resnet18"
+    norm: Literal["group", "batch", "frozen"] = "group"
+    attention: Literal["full", "channel", "spatial", "none"] = "full"
+    dropout: Share = 0.0
+    weights: str | None = None
+
+
+@checked(frozen=True, config=_STRICT)
+class AdamW:
+    """Decoupled weight decay (Loshchilov and Hutter 2019)."""
+
+    kind: Literal["adamw"] = "adamw"
+    learning_rate: Rate = 5e-4
+    weight_decay: NonNegative = 0.05
+
+
+@checked(frozen=True, config=_STRICT)
+class Sgd:
+    """Stochastic gradient descent with momentum."""
+
+    kind: Literal["sgd"] = "sgd"
+    learning_rate: Rate = 0.01
+    momentum: Share = 0.9
+    weight_decay: NonNegative = 0.0
+
+
+@checked(frozen=True, config=_STRICT)
+class Augmentation:
+    """Random changes of a training image, each drawn anew for each image and step.
+
+    `flip`: probability of a left-right flip; `rotate`: degrees either way; `scale`: relative; `shift`: share of the side;
+    `gain`: contrast factor's relative spread and brightness in gray/255; `gamma`: log-spread; `blur`: probability of a
+    slight blur or sharpening; `noise`: multiplicative speckle's standard deviation; `erase`: probability of a blank patch.
+    """
+
+    flip: Share = 0.5
+    rotate: NonNegative = 10.0
+    scale: Share = 0.15
+    shift: Share = 0.08
+    gain: Share = 0.2
+    gamma: Share = 0.2
+    blur: Share = 0.0
+    noise: Share = 0.0
+    erase: Share = 0.0
+
+
+@checked(frozen=True, config=_STRICT)
+class Training:
+    """The budget of one final model and how its steps are made.
+
+    The budget is `steps` optimizer steps of `batch_size` images in all, or `epochs` over the train images of all sites of
+    role train; it is divided evenly over `rounds`, and within a round over the sites in proportion to their images. With
+    `full_batch` each site makes one step over all of its images a round, and steps and epochs are not read.
+    """
+
+    rounds: Positive = 10
+    steps: Positive | None = None
+    epochs: Rate | None = None
+    batch_size: Positive = 32
+    full_batch: bool = False
+    optimizer: Annotated[AdamW | Sgd, Field(discriminator="kind")] = field(default_factory=AdamW)
+    schedule: Literal["cosine", "constant"] = "cosine"
+    warmup: Share = 0.05
+    head_rate: Rate = 1.0
+    average: Share = 0.0
+    label_smoothing: Share = 0.0
+    class_weights: bool = True
+    augmentation: Augmentation | None = field(default_factory=Augmentation)
+    precision: Literal["auto", "float32", "float64", "bf16"] = "auto"
+    layout: Literal["auto", "channels-last", "contiguous"] = "auto"
+
+    def __post_init__(self) -> None:
+        if not self.full_batch and (self.steps is None) == (self.epochs is None):
+            raise ValueError("give a budget: either steps or epochs")
+
+
+@checked(frozen=True, config=_STRICT)
+class FedAvg:
+    """McMahan et al. 2017: the mean of the sites' updates, weighted by their images."""
+
+    kind: Literal["fedavg"] = "fedavg"
+
+
+@checked(frozen=True, config=_STRICT)
+class FedProx:
+    """Li et al. 2020: FedAvg with mu/2 · ‖w − w_global‖² added to each site's loss."""
+
+    kind: Literal["fedprox"] = "fedprox"
+    mu: NonNegative = 0.01
+
+
+@checked(frozen=True, config=_STRICT)
+class Evaluation:
+    """When sites evaluate, which round's model is kept, and how numbers are made from scores.
+
+    `every`: rounds between evaluations; `select`: the last model or the one with the lowest loss on the training centers'
+    val patients; `sensitivity`: where the threshold is locked; `flip`: scores are the mean over the image and its mirror;
+    `draws`: bootstrap draws of a contrast; `looks`: how often held-out results of these data were seen before, which the
+    report prints.
+    """
+
+    every: Positive = 1
+    select: Literal["best", "last"] = "last"
+    sensitivity: Annotated[float, Field(gt=0, lt=1)] = 0.90
+    flip: bool = True
+    draws: Positive = 2000
+    looks: Annotated[int, Field(ge=0)] = 0
+
+
+@checked(frozen=True, config=_STRICT)
+class Comparison:
+    """What `simulation compare` runs."""
+
+    arms: tuple[Literal["federated", "pooled", "local", "ensemble"], ...] = ("federated", "pooled", "local", "ensemble")
+    protocols: tuple[Literal["in-federation", "leave-one-center-out"], ...] = ("in-federation", "leave-one-center-out")
+    seeds: Positive = 1
+    workers: Positive = 1
+    pictures: Annotated[int, Field(ge=0)] = 6
+
+
+@checked(frozen=True, config=_STRICT)
+class Deadlines:
+    """How long the server waits, in seconds: for the sites to appear, and for the replies of one message."""
+
+    gather: Rate = 120.0
+    reply: Rate = 3600.0
+
+
+@checked(frozen=True, config=_STRICT)
+class Experiment:
+    """One experiment: what is asked, of which sites, and how."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    task: Task
+    sources: tuple[Source, ...] = ()
+    sites: tuple[SiteAt, ...] = ()
+    held_out: tuple[str, ...] = ()
+    seed: Annotated[int, Field(ge=0)] = 0
+    threads: Positive = 1
+    crop: Crop = field(default_factory=Crop)
+    model: Model = field(default_factory=Model)
+    training: Training = field(default_factory=lambda: Training(epochs=10))
+    strategy: Annotated[FedAvg | FedProx, Field(discriminator="kind")] = field(default_factory=FedAvg)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    comparison: Comparison = field(default_factory=Comparison)
+    deadlines: Deadlines = field(default_factory=Deadlines)
+
+
+def parse(kind: type[_T], table: Any, *, where: str) -> _T:
+    """Check `table` against the dataclass `kind`; BadInput names `where`, the key's path and the way out."""
+    try:
+        return TypeAdapter(kind).validate_python(table)
+    except ValidationError as error:
+        raise BadInput(f"{where}: {_first_complaint(kind, error)}") from None
+    except BadInput as error:
+        raise BadInput(f"{where}: {error}") from None
+
+
+def _first_complaint(kind: type, error: ValidationError) -> str:
+    detail = error.errors()[0]
+    tags = {"adamw", "sgd", "fedavg", "fedprox"}
+    path = [str(part) for part in detail["loc"]]
+    if detail["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        known = _keys_at(kind, detail["loc"][:-1])
+        return f"{'.'.join(path)}: unexpected key{suggest(path[-1], known)}"
+    if detail["type"] in ("missing", "missing_argument"):
+        return f"{'.'.join(path)}: this key is missing; add it"
+    path = [part for i, part in enumerate(path) if not (part in tags and i > 0)] or ["the file"]
+    message = detail["msg"].removeprefix("Value error, ")
+    given = detail.get("input")
+    shown = f" (it says {given!r})" if isinstance(given, str | int | float | bool) else ""
+    return f"{'.'.join(path)}: {message}{shown}"
+
+
+def _keys_at(kind: Any, path: tuple[int | str, ...]) -> list[str]:
+    """The keys that the schema knows at `path`; tags of unions stand in pydantic's paths and choose the member."""
+    from typing import get_args, get_type_hints
+
+    for part in path:
+        if isinstance(part, int):
+            continue
+        candidates = _members(kind)
+        tagged = [c for c in candidates if getattr(c, "kind", None) == part]
+        if tagged:
+            kind = tagged[0]
+            continue
+        hints = next((get_type_hints(c, include_extras=False) for c in candidates if hasattr(c, "__dataclass_fields__")), {})
+        kind = hints.get(str(part), object)
+        while get_args(kind) and not any(is_dataclass(a) for a in _members(kind)):
+            kind = get_args(kind)[0]
+    return [f.name for c in _members(kind) if is_dataclass(c) for f in fields(c)]
+
+
+def _members(kind: Any) -> list[Any]:
+    from typing import get_args
+
+    return [m for a in get_args(kind) for m in _members(a)] if get_args(kind) else [kind]
+
+
+def load_experiment(path: Path) -> Experiment:
+    """Read an experiment's TOML file; BadInput with one line where it cannot be read or is not what the schema asks."""
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BadInput(f"{path}: no such file; give an experiment such as configs/experiments/demo.toml") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path}: cannot be read ({type(error).__name__}); give a TOML file") from None
+    except tomllib.TOMLDecodeError as error:
+        raise BadInput(f"{path}: not valid TOML: {error}") from None
+    return parse(Experiment, table, where=path.name)
+
+
+def to_table(value: Any) -> Any:
+    """A dataclass as plain TOML or JSON values; keys whose value is None are left out."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return to_table(asdict(value))
+    if isinstance(value, dict):
+        return {key: to_table(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list | tuple):
+        return [to_table(item) for item in value]
+    return value
