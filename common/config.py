@@ -203,13 +203,18 @@ class Deadlines:
 
 @checked(frozen=True, config=_STRICT)
 class Experiment:
-    """One experiment: what is asked, of which sites, and how."""
+    """One experiment: what is asked, of which sites, and how.
+
+    `held_out` names sites that only evaluate in this run, besides those whose own role is held-out. Under the protocol
+    `leave-one-center-out` the training sites give their test patients to training as well.
+    """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
     task: Task
     sources: tuple[Source, ...] = ()
     sites: tuple[SiteAt, ...] = ()
     held_out: tuple[str, ...] = ()
+    protocol: Literal["in-federation", "leave-one-center-out"] = "in-federation"
     seed: Annotated[int, Field(ge=0)] = 0
     threads: Positive = 1
     crop: Crop = field(default_factory=Crop)

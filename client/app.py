@@ -1,0 +1,91 @@
+"""The hospital's Flower ClientApp: unpack, call, pack. The same app runs in-process, under Ray and in a SuperNode.
+
+The site folder comes from the node's own configuration (`site="…"`), or, under Flower's simulation engine, from the
+environment variable SONOFED_SITES (folders joined by the path separator) and the node's partition number.
+"""
+
+from __future__ import annotations
+
+__all__ = ["app"]
+
+import functools
+import os
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from flwr.app import Context, Error, Message
+from flwr.clientapp import ClientApp
+
+from client.service import answer_evaluate, answer_query, answer_train, open_site
+from client.site import Site
+from common.errors import BadInput, SonofedError
+from common.orders import EvaluateOrder, TrainOrder
+from common.wire import arrays_of, pack, unpack, weights_of
+
+app = ClientApp()
+
+_FAILED = 100
+"""The code of an error that the site itself answers with; Flower's own codes are below."""
+
+Handler = Callable[[Message, Context], Message]
+
+
+def _guarded(handler: Handler) -> Handler:
+    """Answer failures with one line that names no path or file; what went wrong inside stays in the site's private log."""
+
+    @functools.wraps(handler)
+    def guarded(message: Message, context: Context) -> Message:
+        try:
+            return handler(message, context)
+        except SonofedError as error:
+            return Message(Error(_FAILED, str(error)), reply_to=message)
+        except Exception as error:
+            _log_privately(context)
+            reason = f"{type(error).__name__} at the site; its private/errors.log says more"
+            return Message(Error(_FAILED, reason), reply_to=message)
+
+    return guarded
+
+
+@app.query()
+@_guarded
+def query(message: Message, context: Context) -> Message:
+    """Introduce the site."""
+    return Message(pack(answer_query(_site(context))), reply_to=message)
+
+
+@app.train()
+@_guarded
+def train(message: Message, context: Context) -> Message:
+    """Train one round on the site's own images."""
+    order, weights = unpack(TrainOrder, message.content), weights_of(message.content["arrays"])
+    report, change = answer_train(_site(context), order, weights)
+    return Message(pack(report, arrays_of(change)), reply_to=message)
+
+
+@app.evaluate()
+@_guarded
+def evaluate(message: Message, context: Context) -> Message:
+    """Score the site's own cases."""
+    order, weights = unpack(EvaluateOrder, message.content), weights_of(message.content["arrays"])
+    return Message(pack(answer_evaluate(_site(context), order, weights)), reply_to=message)
+
+
+def _site(context: Context) -> Site:
+    return open_site(_folder(context))
+
+
+def _log_privately(context: Context) -> None:
+    with (_folder(context) / "private" / "errors.log").open("a", encoding="utf-8") as file:
+        traceback.print_exc(file=file)
+
+
+def _folder(context: Context) -> Path:
+    folder = context.node_config.get("site")
+    if folder is None and "partition-id" in context.node_config:
+        folders = os.environ.get("SONOFED_SITES", "").split(os.pathsep)
+        folder = folders[int(context.node_config["partition-id"])]
+    if not folder:
+        raise BadInput('this node knows no site folder; start it with --node-config \'site="FOLDER"\'')
+    return Path(str(folder)).resolve()

@@ -1,0 +1,131 @@
+"""What a site does when it is asked: introduce itself, train, evaluate. Plain values in and out; no Flower here."""
+
+from __future__ import annotations
+
+__all__ = ["answer_evaluate", "answer_query", "answer_train", "open_site"]
+
+import functools
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from client.cache import load_crops
+from client.crops import CropSpec
+from client.site import Site, load_site, require_task
+from common.config import Crop, Experiment, FedAvg, FedProx
+from common.errors import BadInput
+from common.orders import EvaluateOrder, EvaluateReport, Part, PartReport, SiteCard, TrainOrder, TrainReport
+from common.update import Weights, difference, norm
+from common.weights import get_weights, set_weights
+
+PARTS: tuple[Part, ...] = ("train", "val", "test")
+
+
+@functools.lru_cache(maxsize=64)
+def open_site(folder: Path) -> Site:
+    """The site folder, parsed and checked once in this process."""
+    return load_site(folder)
+
+
+def answer_query(site: Site) -> SiteCard:
+    """Who the site is, for the coordinator's roster."""
+    return SiteCard(
+        site=site.id,
+        role=site.role,
+        task=site.task,
+        images={part: len(site.rows(part)) for part in PARTS},
+        patients=site.nominal_patients,
+        data_sha256=site.data_sha256,
+    )
+
+
+def answer_train(site: Site, order: TrainOrder, weights: Weights) -> tuple[TrainReport, Weights]:
+    """One round of local training from `weights`; the report, and the change of the weights.
+
+    BadInput where the site's role is held-out: it never trains, whatever the server asks.
+    """
+    from client.training import TrainingData, train
+    from common.model import build_model
+    from common.randomness import derive
+
+    if site.role == "held-out":
+        raise BadInput(f"site {site.id} is held out: it only evaluates; change its role at the site, not at the server")
+    use_threads(order.threads)
+    require_task(site, order.task)
+    rows = site.rows(*order.parts)
+    crops = site_crops(site, order.crop)
+    model = build_model(order.model, task=site.task.name, classes=len(site.task.classes), seed=0)
+    set_weights(model, weights)
+    data = TrainingData(crops=crops[rows], labels=site.labels[rows], classes=len(site.task.classes))
+    began = time.monotonic()
+    trained = train(
+        model,
+        data,
+        order.training,
+        steps=order.steps,
+        progress=order.progress,
+        rng=derive(order.seed, "site", site.id, "round", order.round),
+        proximal=_proximal(order.strategy),
+    )
+    seconds = time.monotonic() - began
+    change = difference(get_weights(model), weights)
+    report = TrainReport(
+        site=site.id,
+        weight=float(len(rows)),
+        samples=trained.samples,
+        steps=trained.steps,
+        loss=trained.loss,
+        norm=norm(change),
+        seconds=round(seconds, 3),
+    )
+    return report, change
+
+
+def _proximal(strategy: FedAvg | FedProx) -> float:
+    match strategy:
+        case FedProx(mu=mu):
+            return mu
+        case FedAvg():
+            return 0.0
+
+
+def answer_evaluate(site: Site, order: EvaluateOrder, weights: Weights) -> EvaluateReport:
+    """The site's own exact numbers, and the sums that add across sites, for each part that was asked."""
+    from client.evaluation import score
+    from common.model import build_model
+
+    began = time.monotonic()
+    use_threads(order.threads)
+    require_task(site, order.task)
+    model = build_model(order.model, task=site.task.name, classes=len(site.task.classes), seed=0)
+    set_weights(model, weights)
+    crops = site_crops(site, order.crop)
+    parts: dict[str, PartReport] = {}
+    for name, splits in order.parts.items():
+        rows = site.rows(*splits)
+        if len(rows):
+            scores = score(model, crops[rows], flip=order.evaluation.flip, precision=order.training.precision)
+            parts[name] = part_report(site, rows, scores, threshold=order.threshold)
+    return EvaluateReport(site=site.id, seconds=round(time.monotonic() - began, 3), parts=parts)
+
+
+def part_report(site: Site, rows: np.ndarray, scores: np.ndarray, *, threshold: float | None) -> PartReport:
+    """The numbers of the cases `rows` (N,) with their scores (N, K)."""
+    from client.measures import measure
+
+    return measure(site, rows, scores, threshold=threshold)
+
+
+def site_crops(site: Site, crop: Crop) -> np.ndarray:
+    """Every image's crop (N, S, S) uint8, decoded once and kept in the site's state folder."""
+    return load_crops(site, CropSpec(size=crop.size, margin=crop.margin, region=crop.region))
+
+
+def use_threads(threads: int) -> None:
+    """Set torch's threads: one and two give different bits, so the experiment says how many."""
+    import torch
+
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)

@@ -1,0 +1,103 @@
+"""What the server asks and a site answers, besides tensors: plain data, as JSON on the wire, checked on arrival."""
+
+from __future__ import annotations
+
+__all__ = ["EvaluateOrder", "EvaluateReport", "Part", "PartReport", "SiteCard", "TrainOrder", "TrainReport"]
+
+from dataclasses import field
+from typing import Any, Literal
+
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass as checked
+
+from common.config import Crop, Evaluation, FedAvg, FedProx, Model, Training
+from common.tasks import Task
+
+_STRICT = ConfigDict(extra="forbid")
+
+Part = Literal["train", "val", "test"]
+
+
+@checked(frozen=True, config=_STRICT)
+class SiteCard:
+    """How a site introduces itself. `images` counts images by part, as far as the site's policy lets them be known."""
+
+    site: str
+    role: Literal["train", "held-out"]
+    task: Task
+    images: dict[Part, int]
+    patients: int
+    data_sha256: str
+
+
+@checked(frozen=True, config=_STRICT)
+class TrainOrder:
+    """One site's work in one round: `steps` steps while the global schedule moves over `progress` (two shares of 1)."""
+
+    run: str
+    round: int
+    seed: int
+    threads: int
+    steps: int
+    progress: tuple[float, float]
+    parts: tuple[Part, ...]
+    task: Task
+    crop: Crop
+    model: Model
+    training: Training
+    strategy: FedAvg | FedProx
+
+
+@checked(frozen=True, config=_STRICT)
+class TrainReport:
+    """What goes with an update: `weight` is the number of training images, `seconds` the time inside steps."""
+
+    site: str
+    weight: float
+    samples: int
+    steps: int
+    loss: float
+    norm: float
+    seconds: float
+
+
+@checked(frozen=True, config=_STRICT)
+class EvaluateOrder:
+    """Score the cases of some parts with the weights sent; `threshold` is locked, or not yet known."""
+
+    run: str
+    round: int
+    threads: int
+    parts: dict[str, tuple[Part, ...]]
+    task: Task
+    crop: Crop
+    model: Model
+    training: Training
+    evaluation: Evaluation
+    threshold: float | None = None
+
+
+@checked(frozen=True, config=_STRICT)
+class PartReport:
+    """One part's result: the site's own exact AUC with its interval, and sums that add across sites (`EvaluationSums`)."""
+
+    n_images: int
+    n_patients: int
+    auc: float | None
+    auc_low: float | None
+    auc_high: float | None
+    auc_patient: float | None
+    loss: float | None
+    calibration_slope: float | None
+    calibration_intercept: float | None
+    why: str | None
+    sums: dict[str, Any]
+
+
+@checked(frozen=True, config=_STRICT)
+class EvaluateReport:
+    """A site's answer to an EvaluateOrder, by the order's names of parts."""
+
+    site: str
+    seconds: float
+    parts: dict[str, PartReport] = field(default_factory=dict)

@@ -1,0 +1,68 @@
+"""What made a number: the code, its versions, the machine. No time, no path, no host name."""
+
+from __future__ import annotations
+
+__all__ = ["Provenance", "provenance"]
+
+import platform
+import subprocess
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+_PACKAGES = ("sonofed", "flwr", "torch", "torchvision", "numpy", "scipy", "pandas", "scikit-learn", "opacus", "pillow")
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """`commit` is None outside a git checkout; `dirty` says that files differ from it; `data` is a SHA-256 per site."""
+
+    commit: str | None
+    dirty: bool | None
+    versions: dict[str, str]
+    processor: str
+    device: str
+    threads: int
+    data: dict[str, str]
+
+
+def provenance(*, threads: int, data: dict[str, str]) -> Provenance:
+    """Describe this process and the checkout it runs from."""
+    commit = _git("rev-parse", "HEAD")
+    status = _git("status", "--porcelain") if commit else None
+    versions = {"python": platform.python_version()} | {name: v for name in _PACKAGES if (v := _version(name))}
+    return Provenance(commit, bool(status) if commit else None, versions, _processor(), _device(), threads, data)
+
+
+def _git(*arguments: str) -> str | None:
+    root = Path(__file__).resolve().parent.parent
+    try:
+        result = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return result.stdout.strip()
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    """The model's name and the widest vector instructions that torch uses, since bits depend on them."""
+    import torch
+
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        name = platform.machine()
+    return f"{name} ({torch.backends.cpu.get_cpu_capability()})"
+
+
+def _device() -> str:
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"

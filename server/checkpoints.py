@@ -1,0 +1,84 @@
+"""The state of a run after each round: whole or absent, and enough to continue bit for bit."""
+
+from __future__ import annotations
+
+__all__ = ["State", "latest", "store"]
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from common.errors import BadInput
+from common.files import read_json, write_json
+from common.update import Weights
+from common.weights import TailAverage, fingerprint, load, save
+
+_AVERAGE = "average/"
+_BEST = "best/"
+
+
+@dataclass
+class State:
+    """What the round loop knows after `round` rounds. `validation` holds [round, loss] of each evaluation."""
+
+    round: int
+    weights: Weights
+    tail: TailAverage
+    best: Weights | None = None
+    validation: list[tuple[int, float]] = field(default_factory=list)
+    contributors: list[str] = field(default_factory=list)
+
+    @property
+    def best_loss(self) -> float | None:
+        """The lowest validation loss so far."""
+        return min((loss for _, loss in self.validation), default=None)
+
+
+def store(folder: Path, state: State, *, identity: str) -> None:
+    """Write `round-NNNN.safetensors`, then its JSON (whose presence says that the round is whole); drop older rounds."""
+    stem = f"round-{state.round:04d}"
+    extra: Weights = {}
+    if state.tail.total is not None:
+        extra |= {_AVERAGE + name: array for name, array in state.tail.total.items()}
+    if state.best is not None:
+        extra |= {_BEST + name: array for name, array in state.best.items()}
+    save(folder / f"{stem}.safetensors", state.weights)
+    if extra:
+        save(folder / f"{stem}.state.safetensors", extra)
+    about: dict[str, Any] = {
+        "round": state.round,
+        "identity": identity,
+        "weights": fingerprint(state.weights),
+        "tail_count": state.tail.count,
+        "has_state": bool(extra),
+        "validation": state.validation,
+        "contributors": state.contributors,
+    }
+    write_json(folder / f"{stem}.json", about)
+    _drop_older(folder, keep=stem)
+
+
+def _drop_older(folder: Path, *, keep: str) -> None:
+    for path in folder.glob("round-*"):
+        if not path.name.startswith(keep):
+            path.unlink(missing_ok=True)
+
+
+def latest(folder: Path, *, identity: str, tail: TailAverage) -> State | None:
+    """The newest whole state, or None; BadInput where it belongs to another experiment or was damaged."""
+    marks = sorted(folder.glob("round-????.json"))
+    if not marks:
+        return None
+    about = read_json(marks[-1])
+    stem = marks[-1].stem
+    if about["identity"] != identity:
+        raise BadInput(f"{stem}: this run folder belongs to another configuration; choose another --out")
+    weights = load(folder / f"{stem}.safetensors")
+    if fingerprint(weights) != about["weights"]:
+        raise BadInput(f"{stem}.safetensors: the checksum is wrong; restore the file or start again with another --out")
+    extra = load(folder / f"{stem}.state.safetensors") if about["has_state"] else {}
+    tail.total = {n.removeprefix(_AVERAGE): a for n, a in extra.items() if n.startswith(_AVERAGE)} or None
+    tail.count = about["tail_count"]
+    best = {n.removeprefix(_BEST): a for n, a in extra.items() if n.startswith(_BEST)} or None
+    validation = [(int(r), float(loss)) for r, loss in about["validation"]]
+    return State(about["round"], weights, tail, best, validation, list(about["contributors"]))

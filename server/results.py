@@ -1,0 +1,62 @@
+"""`results.json`: rows, contrasts, budget and provenance. No times, so that one seed gives the same bytes twice."""
+
+from __future__ import annotations
+
+__all__ = ["Row", "write_results"]
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from common.files import write_json
+from common.provenance import Provenance
+
+
+@dataclass(frozen=True)
+class Row:
+    """How one model does at one site (or `all`). A number that does not exist is None, and `why` says why."""
+
+    arm: str
+    protocol: str
+    seed: int
+    site: str
+    held_out: bool
+    trained_on: tuple[str, ...]
+    predictions: str | None
+    n_images: int
+    n_patients: int
+    auc: float | None
+    auc_low: float | None
+    auc_high: float | None
+    auc_patient: float | None
+    sensitivity: float | None
+    specificity: float | None
+    calibration_slope: float | None
+    calibration_intercept: float | None
+    brier: float | None
+    ece: float | None
+    threshold: float | None
+    why: str | None
+
+
+def write_results(
+    run: Path,
+    *,
+    config: Mapping[str, Any],
+    budget: Mapping[str, Any],
+    provenance: Provenance,
+    rows: Sequence[Row],
+    contrasts: Sequence[Any],
+) -> Path:
+    """Write RUN/results.json, atomically."""
+    path = run / "results.json"
+    document = {
+        "config": config,
+        "budget": budget,
+        "provenance": asdict(provenance),
+        "rows": [asdict(row) for row in rows],
+        "contrasts": [asdict(contrast) for contrast in contrasts],
+    }
+    write_json(path, document)
+    return path

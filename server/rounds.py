@@ -1,0 +1,248 @@
+"""The round loop: ask the sites to train, add what they send, step, store, evaluate.
+
+Flower's own loop can neither resume nor fail honestly, so this one is ours; it knows no Flower, only a `Federation`.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Evaluated", "Federation", "Outcome", "Roster", "Trained", "run_rounds"]
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from common.config import Experiment
+from common.errors import BadInput, RunFailed
+from common.orders import EvaluateOrder, EvaluateReport, Part, SiteCard, TrainOrder, TrainReport
+from common.update import Weights, apply_change
+from common.weights import TailAverage
+from server.budget import RoundBudget, apportion, round_budgets, total_steps
+from server.checkpoints import State, latest, store
+from server.records import Records
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A round's combined change of the weights (None: nobody trained), reports by site, and why others gave none."""
+
+    change: Weights | None
+    reports: Mapping[str, TrainReport]
+    failures: Mapping[str, str]
+    sent_bytes: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """The sites' evaluation reports, and why others gave none."""
+
+    reports: Mapping[str, EvaluateReport]
+    failures: Mapping[str, str]
+
+
+class Federation(Protocol):
+    """The sites, however they are reached."""
+
+    def train(self, round_number: int, orders: Mapping[str, TrainOrder], weights: Weights) -> Trained: ...
+
+    def evaluate(self, round_number: int, orders: Mapping[str, EvaluateOrder], weights: Weights) -> Evaluated: ...
+
+
+@dataclass(frozen=True)
+class Roster:
+    """Who takes part: sites that train, and sites that only evaluate."""
+
+    train: Mapping[str, SiteCard]
+    held_out: Mapping[str, SiteCard]
+
+    @classmethod
+    def of(cls, cards: Mapping[str, SiteCard], experiment: Experiment) -> Roster:
+        """Sort the sites by role; BadInput where nobody trains, an id is unknown, or a site answers another task."""
+        unknown = set(experiment.held_out) - cards.keys()
+        if unknown:
+            raise BadInput(f"held_out: no site is called {min(unknown)}; known are {', '.join(sorted(cards))}")
+        for site, card in sorted(cards.items()):
+            if card.task != experiment.task:
+                raise BadInput(
+                    f"site {site}: its task is {card.task.name} {list(card.task.classes)} (positive {card.task.positive}), the "
+                    f"experiment's {experiment.task.name} {list(experiment.task.classes)} (positive {experiment.task.positive}); "
+                    "make them equal"
+                )
+        held = {s for s, c in cards.items() if c.role == "held-out" or s in experiment.held_out}
+        roster = cls(
+            {s: cards[s] for s in sorted(cards) if s not in held}, {s: cards[s] for s in sorted(cards) if s in held}
+        )
+        if not roster.train:
+            raise BadInput("every site is held out; at least one must train")
+        return roster
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The final model, the steps it took, and the sites that ever failed with their last reason."""
+
+    weights: Weights
+    steps: int
+    failures: Mapping[str, str]
+
+
+def training_parts(experiment: Experiment) -> tuple[Part, ...]:
+    """Which of its patients a training center gives to training."""
+    return ("train",) if experiment.protocol == "in-federation" else ("train", "test")
+
+
+def run_rounds(
+    federation: Federation,
+    roster: Roster,
+    experiment: Experiment,
+    *,
+    run: str,
+    initial: Weights,
+    folder: Path,
+    identity: str,
+    records: Records,
+    on_round: Callable[[int, int], None] | None = None,
+) -> Outcome:
+    """Train over all rounds, from the last whole checkpoint in `folder` if there is one.
+
+    RunFailed where no site trained in a round. `identity` names the configuration that a checkpoint belongs to.
+    """
+    training = experiment.training
+    steps = total_steps(training, images=sum(card.images.get("train", 0) for card in roster.train.values()))
+    tail = TailAverage(training.rounds, training.average)
+    state = latest(folder, identity=identity, tail=tail) or State(0, initial, tail)
+    failures: dict[str, str] = {}
+    if state.round:
+        records.add("resumed", run=run, round=state.round)
+    for budget in round_budgets(training.rounds, steps)[state.round :]:
+        began = time.monotonic()
+        orders = _train_orders(roster, experiment, budget, run=run)
+        trained = federation.train(budget.number, orders, state.weights)
+        _record_training(records, run, budget.number, trained)
+        failures |= trained.failures
+        if trained.change is None:
+            raise RunFailed(f"round {budget.number}: no site trained: {_listed(trained.failures)}")
+        state.weights = apply_change(state.weights, trained.change)
+        state.round = budget.number
+        state.contributors = sorted({*state.contributors, *trained.reports})
+        state.tail.add(budget.number, state.weights)
+        if budget.number % experiment.evaluation.every == 0 or budget.number == training.rounds:
+            failures |= _validate(federation, roster, experiment, state, run=run, records=records)
+        store(folder, state, identity=identity)
+        loss = _mean_loss(trained)
+        records.add("round", run=run, round=budget.number, seconds=round(time.monotonic() - began, 3), loss=loss)
+        if on_round:
+            on_round(budget.number, training.rounds)
+    chosen = state.best if experiment.evaluation.select == "best" and state.best is not None else None
+    return Outcome(chosen if chosen is not None else state.tail.mean(state.weights), steps, failures)
+
+
+def _train_orders(roster: Roster, experiment: Experiment, budget: RoundBudget, *, run: str) -> dict[str, TrainOrder]:
+    parts = training_parts(experiment)
+    images = {site: sum(card.images.get(part, 0) for part in parts) for site, card in roster.train.items()}
+    full = experiment.training.full_batch
+    shares = dict.fromkeys(images, 1) if full else apportion(budget.steps, images)
+    return {
+        site: TrainOrder(
+            run=run,
+            round=budget.number,
+            seed=experiment.seed,
+            threads=experiment.threads,
+            steps=share,
+            progress=budget.progress,
+            parts=parts,
+            task=experiment.task,
+            crop=experiment.crop,
+            model=experiment.model,
+            training=experiment.training,
+            strategy=experiment.strategy,
+        )
+        for site, share in shares.items()
+    }
+
+
+def evaluate_order(
+    experiment: Experiment,
+    parts: dict[str, tuple[Part, ...]],
+    *,
+    run: str,
+    round_number: int,
+    threshold: float | None = None,
+) -> EvaluateOrder:
+    """The order to score `parts`."""
+    return EvaluateOrder(
+        run=run,
+        round=round_number,
+        threads=experiment.threads,
+        parts=parts,
+        task=experiment.task,
+        crop=experiment.crop,
+        model=experiment.model,
+        training=experiment.training,
+        evaluation=experiment.evaluation,
+        threshold=threshold,
+    )
+
+
+def _validate(
+    federation: Federation, roster: Roster, experiment: Experiment, state: State, *, run: str, records: Records
+) -> Mapping[str, str]:
+    """Evaluate for the curves; only the training centers' val patients choose the model."""
+    val = evaluate_order(experiment, {"val": ("val",)}, run=run, round_number=state.round)
+    everything = evaluate_order(experiment, {"test": ("train", "val", "test")}, run=run, round_number=state.round)
+    orders = dict.fromkeys(roster.train, val) | dict.fromkeys(roster.held_out, everything)
+    evaluated = federation.evaluate(state.round, orders, state.weights)
+    total, images = 0.0, 0
+    for site, report in sorted(evaluated.reports.items()):
+        held_out = site in roster.held_out
+        for part, result in report.parts.items():
+            records.add(
+                "evaluation",
+                run=run,
+                round=state.round,
+                site=site,
+                part=part,
+                held_out=held_out,
+                loss=result.loss,
+                auc=result.auc,
+                n_images=result.n_images,
+            )
+            if part == "val" and not held_out and result.loss is not None:
+                total, images = total + result.loss * result.n_images, images + result.n_images
+    if images:
+        if state.best_loss is None or total / images < state.best_loss:
+            state.best = state.weights if experiment.evaluation.select == "best" else None
+        state.validation.append((state.round, total / images))
+    _record_failures(records, run, state.round, evaluated.failures)
+    return evaluated.failures
+
+
+def _record_training(records: Records, run: str, round_number: int, trained: Trained) -> None:
+    for site, report in sorted(trained.reports.items()):
+        records.add(
+            "train",
+            run=run,
+            round=round_number,
+            site=site,
+            seconds=report.seconds,
+            bytes=trained.sent_bytes.get(site),
+            norm=report.norm,
+            loss=report.loss,
+            samples=report.samples,
+        )
+    _record_failures(records, run, round_number, trained.failures)
+
+
+def _record_failures(records: Records, run: str, round_number: int, failures: Mapping[str, str]) -> None:
+    for site, why in sorted(failures.items()):
+        records.add("failure", run=run, round=round_number, site=site, why=why)
+
+
+def _mean_loss(trained: Trained) -> float:
+    weight = sum(report.weight for report in trained.reports.values())
+    return sum(report.loss * report.weight for report in trained.reports.values()) / weight
+
+
+def _listed(failures: Mapping[str, str]) -> str:
+    return "; ".join(f"{site}: {why}" for site, why in sorted(failures.items())) or "no site was asked"

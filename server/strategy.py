@@ -1,0 +1,186 @@
+"""Flower's edge of the server: orders out as messages, replies in as plain values.
+
+The strategy is a Flower `Strategy`, so that its four steps are where a user of Flower looks for them; the loop around
+them is `server.rounds`.
+"""
+
+from __future__ import annotations
+
+__all__ = ["CrossCenter", "FlowerFederation"]
+
+import json
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+from pydantic import TypeAdapter
+
+from common.config import Experiment, FedAvg, FedProx
+from common.errors import RunFailed, SonofedError
+from common.orders import EvaluateOrder, EvaluateReport, SiteCard, TrainOrder, TrainReport
+from common.update import Update, Weights
+from common.wire import arrays_of, payload_bytes, unpack, weights_of
+from server.aggregation import combine
+from server.rounds import Evaluated, Trained
+
+_LOST = "no reply before the deadline"
+
+
+class CrossCenter(Strategy):
+    """One message for each site that was given an order; the sum of what comes back, in the order of site ids."""
+
+    def __init__(self, strategy: FedAvg | FedProx, nodes: Mapping[str, int]) -> None:
+        self.strategy = strategy
+        self.nodes = dict(nodes)
+        self.reports: dict[str, TrainReport] = {}
+        self.evaluations: dict[str, EvaluateReport] = {}
+        self.failures: dict[str, str] = {}
+        self.bytes: dict[str, int] = {}
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """One train message for each site in `config["orders"]` (JSON by site id)."""
+        return self._messages(MessageType.TRAIN, server_round, arrays, config, grid)
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """One evaluate message for each site in `config["orders"]`."""
+        return self._messages(MessageType.EVALUATE, server_round, arrays, config, grid)
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """The combined change of the weights, and the number of sites in it; (None, None) where nobody trained."""
+        self.reports, self.bytes, updates = {}, {}, {}
+        for site, content in self._contents(replies):
+            try:
+                report = unpack(TrainReport, content)
+                updates[site] = Update.of(weights_of(content.array_records["arrays"]), weight=report.weight)
+                self.reports[site], self.bytes[site] = report, payload_bytes(content)
+            except (SonofedError, KeyError) as error:
+                self.failures[site] = str(error)
+        if not updates:
+            return None, None
+        return arrays_of(combine(self.strategy, updates)), MetricRecord({"sites": len(updates)})
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """Keep the sites' reports in `evaluations`; the number of sites that answered."""
+        self.evaluations = {}
+        for site, content in self._contents(replies):
+            try:
+                self.evaluations[site] = unpack(EvaluateReport, content)
+            except SonofedError as error:
+                self.failures[site] = str(error)
+        return MetricRecord({"sites": len(self.evaluations)}) if self.evaluations else None
+
+    def summary(self) -> None:
+        """Nothing to print: the run folder says everything."""
+
+    def _messages(
+        self, kind: str, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> list[Message]:
+        orders = json.loads(str(config["orders"]))
+        self.failures = {}
+        return [
+            grid.create_message(
+                RecordDict({"order": ConfigRecord({"json": json.dumps(orders[site])}), "arrays": arrays}),
+                kind,
+                self.nodes[site],
+                str(server_round),
+            )
+            for site in sorted(orders)
+        ]
+
+    def _contents(self, replies: Iterable[Message]) -> list[tuple[str, RecordDict]]:
+        """The replies' contents by site, sorted; errors go to `failures`."""
+        site_of = {node: site for site, node in self.nodes.items()}
+        found = []
+        for reply in replies:
+            site = site_of.get(reply.metadata.src_node_id)
+            if site is None:
+                continue
+            if reply.has_error():
+                self.failures[site] = f"{reply.error.reason or 'failed'} (error {reply.error.code})"
+            else:
+                found.append((site, reply.content))
+        return sorted(found, key=lambda pair: pair[0])
+
+
+class FlowerFederation:
+    """The sites behind a Flower grid; the `Federation` that the round loop talks to."""
+
+    def __init__(self, grid: Grid, experiment: Experiment) -> None:
+        self.grid = grid
+        self.experiment = experiment
+        self.strategy = CrossCenter(experiment.strategy, {})
+
+    def gather(self, expected: int | None = None) -> dict[str, SiteCard]:
+        """Ask every connected node who it is, until `expected` sites answered or the deadline `deadlines.gather` is over.
+
+        RunFailed where no site answers in time, or two nodes claim one site id.
+        """
+        deadline = time.monotonic() + self.experiment.deadlines.gather
+        cards: dict[str, SiteCard] = {}
+        why = "no node is connected"
+        while True:
+            known = set(self.strategy.nodes.values())
+            fresh = [node for node in self.grid.get_node_ids() if node not in known]
+            if fresh:
+                why = self._introduce(fresh, cards, timeout=max(1.0, deadline - time.monotonic())) or why
+            if cards and len(cards) >= (expected or 1):
+                return cards
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.5)
+        if not cards:
+            raise RunFailed(f"no site answered within {self.experiment.deadlines.gather:g} s: {why}; start the clients first")
+        if expected and len(cards) < expected:
+            raise RunFailed(
+                f"only {len(cards)} of {expected} sites answered within {self.experiment.deadlines.gather:g} s "
+                f"({', '.join(sorted(cards))}): {why}; start the others or raise deadlines.gather"
+            )
+        return cards
+
+    def _introduce(self, nodes: list[int], cards: dict[str, SiteCard], *, timeout: float) -> str | None:
+        why = None
+        messages = [self.grid.create_message(RecordDict(), MessageType.QUERY, node, "0") for node in nodes]
+        for reply in self.grid.send_and_receive(messages, timeout=timeout):
+            if reply.has_error():
+                why = f"a node answered: {reply.error.reason}"
+                continue
+            card = unpack(SiteCard, reply.content)
+            if card.site in cards:
+                raise RunFailed(f"two nodes both say that they are site {card.site}; give each site its own id")
+            cards[card.site] = card
+            self.strategy.nodes[card.site] = reply.metadata.src_node_id
+        return why
+
+    def train(self, round_number: int, orders: Mapping[str, TrainOrder], weights: Weights) -> Trained:
+        """One round of training, waiting at most `deadlines.reply`."""
+        strategy = self.strategy
+        messages = strategy.configure_train(round_number, arrays_of(weights), _by_site(orders), self.grid)
+        replies = self.grid.send_and_receive(messages, timeout=self.experiment.deadlines.reply)
+        arrays, _ = strategy.aggregate_train(round_number, replies)
+        failures = self._failures(orders, strategy.reports)
+        return Trained(weights_of(arrays) if arrays else None, strategy.reports, failures, strategy.bytes)
+
+    def evaluate(self, round_number: int, orders: Mapping[str, EvaluateOrder], weights: Weights) -> Evaluated:
+        """One round of evaluation, waiting at most `deadlines.reply`."""
+        strategy = self.strategy
+        messages = strategy.configure_evaluate(round_number, arrays_of(weights), _by_site(orders), self.grid)
+        replies = self.grid.send_and_receive(messages, timeout=self.experiment.deadlines.reply)
+        strategy.aggregate_evaluate(round_number, replies)
+        return Evaluated(strategy.evaluations, self._failures(orders, strategy.evaluations))
+
+    def _failures(self, asked: Mapping[str, Any], answered: Mapping[str, Any]) -> dict[str, str]:
+        return {site: self.strategy.failures.get(site, _LOST) for site in sorted(asked) if site not in answered}
+
+
+def _by_site(orders: Mapping[str, Any]) -> ConfigRecord:
+    as_json = {site: TypeAdapter(type(order)).dump_python(order, mode="json") for site, order in orders.items()}
+    return ConfigRecord({"orders": json.dumps(as_json)})
