@@ -6,19 +6,21 @@ __all__ = ["answer_evaluate", "answer_query", "answer_train", "open_site"]
 
 import functools
 import time
-from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from client.cache import load_crops
-from client.crops import CropSpec
 from client.site import Site, load_site, require_task
-from common.config import Crop, Experiment, FedAvg, FedProx
+from common.config import Crop, FedAvg, FedProx
 from common.errors import BadInput
 from common.orders import EvaluateOrder, EvaluateReport, Part, PartReport, SiteCard, TrainOrder, TrainReport
 from common.update import Weights, difference, norm
 from common.weights import get_weights, set_weights
+
+if TYPE_CHECKING:
+    from common.model import AttentionNet
 
 PARTS: tuple[Part, ...] = ("train", "val", "test")
 
@@ -47,7 +49,6 @@ def answer_train(site: Site, order: TrainOrder, weights: Weights) -> tuple[Train
     BadInput where the site's role is held-out: it never trains, whatever the server asks.
     """
     from client.training import TrainingData, train
-    from common.model import build_model
     from common.randomness import derive
 
     if site.role == "held-out":
@@ -56,8 +57,7 @@ def answer_train(site: Site, order: TrainOrder, weights: Weights) -> tuple[Train
     require_task(site, order.task)
     rows = site.rows(*order.parts)
     crops = site_crops(site, order.crop)
-    model = build_model(order.model, task=site.task.name, classes=len(site.task.classes), seed=0)
-    set_weights(model, weights)
+    model = model_of(order, weights)
     data = TrainingData(crops=crops[rows], labels=site.labels[rows], classes=len(site.task.classes))
     began = time.monotonic()
     trained = train(
@@ -83,6 +83,17 @@ def answer_train(site: Site, order: TrainOrder, weights: Weights) -> tuple[Train
     return report, change
 
 
+def model_of(order: TrainOrder | EvaluateOrder, weights: Weights) -> AttentionNet:
+    """The model that an order describes, with the weights that came with it."""
+    from common.model import build_model
+
+    model = build_model(order.model, task=order.task.name, classes=len(order.task.classes), seed=0)
+    if order.training.precision == "float64":
+        model.double()
+    set_weights(model, weights)
+    return model
+
+
 def _proximal(strategy: FedAvg | FedProx) -> float:
     match strategy:
         case FedProx(mu=mu):
@@ -94,33 +105,25 @@ def _proximal(strategy: FedAvg | FedProx) -> float:
 def answer_evaluate(site: Site, order: EvaluateOrder, weights: Weights) -> EvaluateReport:
     """The site's own exact numbers, and the sums that add across sites, for each part that was asked."""
     from client.evaluation import score
-    from common.model import build_model
+    from client.measures import measure
 
     began = time.monotonic()
     use_threads(order.threads)
     require_task(site, order.task)
-    model = build_model(order.model, task=site.task.name, classes=len(site.task.classes), seed=0)
-    set_weights(model, weights)
+    model = model_of(order, weights)
     crops = site_crops(site, order.crop)
     parts: dict[str, PartReport] = {}
     for name, splits in order.parts.items():
         rows = site.rows(*splits)
         if len(rows):
             scores = score(model, crops[rows], flip=order.evaluation.flip, precision=order.training.precision)
-            parts[name] = part_report(site, rows, scores, threshold=order.threshold)
+            parts[name] = measure(site, rows, scores, threshold=order.threshold)
     return EvaluateReport(site=site.id, seconds=round(time.monotonic() - began, 3), parts=parts)
-
-
-def part_report(site: Site, rows: np.ndarray, scores: np.ndarray, *, threshold: float | None) -> PartReport:
-    """The numbers of the cases `rows` (N,) with their scores (N, K)."""
-    from client.measures import measure
-
-    return measure(site, rows, scores, threshold=threshold)
 
 
 def site_crops(site: Site, crop: Crop) -> np.ndarray:
     """Every image's crop (N, S, S) uint8, decoded once and kept in the site's state folder."""
-    return load_crops(site, CropSpec(size=crop.size, margin=crop.margin, region=crop.region))
+    return load_crops(site, crop)
 
 
 def use_threads(threads: int) -> None:

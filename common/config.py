@@ -54,10 +54,18 @@ class Source:
 
 @checked(frozen=True, config=_STRICT)
 class SiteAt:
-    """A site folder that exists already; `role` overrules the folder's own where it is given."""
+    """A site: the `path` of its folder in a simulation, or the `id` that its client answers with in a deployment.
 
-    path: str
+    `role = "held-out"` keeps a site from training; a site whose own folder says held-out never trains.
+    """
+
+    path: str | None = None
+    id: str | None = None
     role: Literal["train", "held-out"] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.path is None) == (self.id is None):
+            raise ValueError("give a site either by path (simulation) or by id (deployment)")
 
 
 @checked(frozen=True, config=_STRICT)
@@ -71,13 +79,17 @@ class Crop:
 
 @checked(frozen=True, config=_STRICT)
 class Model:
-    """The attention CNN. `weights` is a local safetensors file with initial weights; without it they are drawn by seed."""
+    """The attention CNN. `weights` is a local safetensors file with initial weights; without it they are drawn by seed.
+
+    In a run folder `weights` is the file's name alone and `weights_sha256` its checksum.
+    """
 
     backbone: Literal["resnet18", "resnet34", "resnet50", "small"] = "resnet18"
     norm: Literal["group", "batch", "frozen"] = "group"
     attention: Literal["full", "channel", "spatial", "none"] = "full"
     dropout: Share = 0.0
     weights: str | None = None
+    weights_sha256: str | None = None
 
 
 @checked(frozen=True, config=_STRICT)

@@ -64,11 +64,11 @@ def _drop_older(folder: Path, *, keep: str) -> None:
             path.unlink(missing_ok=True)
 
 
-def latest(folder: Path, *, identity: str, tail: TailAverage) -> State | None:
-    """The newest whole state, or None; BadInput where it belongs to another experiment or was damaged."""
+def latest(folder: Path, *, identity: str, tail: TailAverage) -> State:
+    """The newest whole state; BadInput where there is none, it belongs to another experiment, or it was damaged."""
     marks = sorted(folder.glob("round-????.json"))
     if not marks:
-        return None
+        raise BadInput(f"{folder.parent.name}: the run folder has no checkpoint; start again with another --out")
     about = read_json(marks[-1])
     stem = marks[-1].stem
     if about["identity"] != identity:

@@ -98,20 +98,19 @@ def run_rounds(
     experiment: Experiment,
     *,
     run: str,
-    initial: Weights,
     folder: Path,
     identity: str,
     records: Records,
     on_round: Callable[[int, int], None] | None = None,
 ) -> Outcome:
-    """Train over all rounds, from the last whole checkpoint in `folder` if there is one.
+    """Train over all rounds that are left after the last whole checkpoint in `folder` (round 0: the initial weights).
 
     RunFailed where no site trained in a round. `identity` names the configuration that a checkpoint belongs to.
     """
     training = experiment.training
     steps = total_steps(training, images=sum(card.images.get("train", 0) for card in roster.train.values()))
     tail = TailAverage(training.rounds, training.average)
-    state = latest(folder, identity=identity, tail=tail) or State(0, initial, tail)
+    state = latest(folder, identity=identity, tail=tail)
     failures: dict[str, str] = {}
     if state.round:
         records.add("resumed", run=run, round=state.round)

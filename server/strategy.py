@@ -10,7 +10,7 @@ __all__ = ["CrossCenter", "FlowerFederation"]
 
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
@@ -119,40 +119,39 @@ class FlowerFederation:
         self.experiment = experiment
         self.strategy = CrossCenter(experiment.strategy, {})
 
-    def gather(self, expected: int | None = None) -> dict[str, SiteCard]:
-        """Ask every connected node who it is, until `expected` sites answered or the deadline `deadlines.gather` is over.
+    def gather(self, expected: Collection[str] = ()) -> dict[str, SiteCard]:
+        """Ask every connected node who it is, until the `expected` site ids answered, or until anyone did where none are named.
 
-        RunFailed where no site answers in time, or two nodes claim one site id.
+        Sites that nobody expects are left out. RunFailed where a site is missing at the deadline `deadlines.gather`, or two
+        nodes claim one id.
         """
-        deadline = time.monotonic() + self.experiment.deadlines.gather
+        seconds = self.experiment.deadlines.gather
+        deadline = time.monotonic() + seconds
         cards: dict[str, SiteCard] = {}
-        why = "no node is connected"
+        asked: set[int] = set()
+        complaint = "no node is connected"
         while True:
-            known = set(self.strategy.nodes.values())
-            fresh = [node for node in self.grid.get_node_ids() if node not in known]
-            if fresh:
-                why = self._introduce(fresh, cards, timeout=max(1.0, deadline - time.monotonic())) or why
-            if cards and len(cards) >= (expected or 1):
-                return cards
+            fresh = [node for node in self.grid.get_node_ids() if node not in asked]
+            asked.update(fresh)
+            complaint = self._introduce(fresh, cards, timeout=max(1.0, deadline - time.monotonic())) or complaint
+            missing = sorted(set(expected) - cards.keys())
+            if cards and not missing:
+                return {site: card for site, card in cards.items() if not expected or site in expected}
             if time.monotonic() > deadline:
-                break
+                who = ", ".join(missing) or "any site"
+                raise RunFailed(
+                    f"no answer from {who} within {seconds:g} s ({complaint}); start the client there or raise deadlines.gather"
+                )
             time.sleep(0.5)
-        if not cards:
-            raise RunFailed(f"no site answered within {self.experiment.deadlines.gather:g} s: {why}; start the clients first")
-        if expected and len(cards) < expected:
-            raise RunFailed(
-                f"only {len(cards)} of {expected} sites answered within {self.experiment.deadlines.gather:g} s "
-                f"({', '.join(sorted(cards))}): {why}; start the others or raise deadlines.gather"
-            )
-        return cards
 
     def _introduce(self, nodes: list[int], cards: dict[str, SiteCard], *, timeout: float) -> str | None:
-        why = None
+        why = f"{len(cards)} other sites answered" if cards else None
         messages = [self.grid.create_message(RecordDict(), MessageType.QUERY, node, "0") for node in nodes]
         for reply in self.grid.send_and_receive(messages, timeout=timeout):
             if reply.has_error():
                 why = f"a node answered: {reply.error.reason}"
                 continue
+            why = None
             card = unpack(SiteCard, reply.content)
             if card.site in cards:
                 raise RunFailed(f"two nodes both say that they are site {card.site}; give each site its own id")

@@ -1,0 +1,151 @@
+"""One federated run and its folder: prepare it, coordinate the sites, write down what came out."""
+
+from __future__ import annotations
+
+__all__ = ["coordinate", "initial_weights", "open_run", "prepare_run", "resolved"]
+
+import tomllib
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from common.config import Experiment, SiteAt, parse, to_table
+from common.errors import BadInput, RunFailed
+from common.files import sha256_bytes, sha256_file, write_atomic
+from common.orders import SiteCard
+from common.randomness import derive_seed
+from common.update import Weights
+from common.weights import TailAverage, get_weights, save
+from server.checkpoints import State, store
+from server.final import evaluate_finally
+from server.records import Records
+from server.rounds import Federation, Outcome, Roster, run_rounds
+
+MODEL = "model.safetensors"
+
+
+class Sites(Federation, Protocol):
+    """A federation that can also say who is there."""
+
+    def gather(self, expected: Collection[str] = ()) -> dict[str, SiteCard]: ...
+
+
+def initial_weights(experiment: Experiment) -> Weights:
+    """The model before the first round: drawn by the seed, then the weights file's tensors where one is named."""
+    from common.model import build_model, load_weights
+
+    model = build_model(
+        experiment.model,
+        task=experiment.task.name,
+        classes=len(experiment.task.classes),
+        seed=derive_seed(experiment.seed, "weights"),
+    )
+    if experiment.training.precision == "float64":
+        model.double()
+    if experiment.model.weights is not None:
+        load_weights(model, Path(experiment.model.weights))
+    return get_weights(model)
+
+
+def resolved(experiment: Experiment, sites: dict[str, str]) -> Experiment:
+    """The experiment as a run folder keeps it: `sites` (id → role) instead of paths, the weights file by name and checksum."""
+    model = experiment.model
+    if model.weights is not None and model.weights_sha256 is None:
+        path = Path(model.weights)
+        if not path.is_file():
+            raise BadInput(f"model.weights: {path}: no such file; make it with `python -m simulation pretrain`")
+        model = replace(model, weights=path.name, weights_sha256=sha256_file(path))
+    listed = tuple(SiteAt(id=site, role="held-out" if role == "held-out" else "train") for site, role in sorted(sites.items()))
+    return replace(experiment, sources=(), sites=listed, model=model)
+
+
+def prepare_run(folder: Path, experiment: Experiment, weights: Weights, *, resume: bool = False) -> None:
+    """Write `config.toml` and round 0's checkpoint into a new run folder; `experiment` must be resolved.
+
+    A non-empty folder is BadInput, unless `resume` says to go on; then its configuration must be this one.
+    """
+    text = config_text(experiment)
+    existing = folder / "config.toml"
+    if folder.exists() and any(folder.iterdir()):
+        if not resume:
+            raise BadInput(f"{folder}: not empty; add --resume to go on, or choose another --out")
+        if existing.exists() and existing.read_bytes() != text:
+            raise BadInput(f"{folder}: was made with another configuration; choose another --out")
+    if not any((folder / "checkpoints").glob("round-????.json")):
+        training = experiment.training
+        state = State(0, weights, TailAverage(training.rounds, training.average))
+        store(folder / "checkpoints", state, identity=sha256_bytes(text))
+    write_atomic(existing, text)
+
+
+def config_text(experiment: Experiment) -> bytes:
+    """The resolved experiment as TOML."""
+    import tomli_w
+
+    return tomli_w.dumps(to_table(experiment)).encode()
+
+
+def open_run(folder: Path) -> tuple[Experiment, str]:
+    """A run folder's experiment, and the identity that its checkpoints carry."""
+    try:
+        content = (folder / "config.toml").read_bytes()
+    except FileNotFoundError:
+        raise BadInput(f"{folder}: no run folder (config.toml is missing); give the --out of a run") from None
+    return parse(Experiment, tomllib.loads(content.decode()), where="config.toml"), sha256_bytes(content)
+
+
+def coordinate(
+    sites: Sites,
+    folder: Path,
+    *,
+    run: str = "federated",
+    final: bool = True,
+    train: bool = True,
+    on_round: Callable[[int, int], None] | None = None,
+) -> Outcome:
+    """Gather the sites, train from the last checkpoint on, store `model.safetensors`, evaluate, and write `results.json`.
+
+    `train=False` evaluates the stored weights only. RunFailed where nobody learned; the reason stands in the records too.
+    """
+    experiment, identity = open_run(folder)
+    records = Records(folder / "records.jsonl")
+    try:
+        cards = sites.gather({site.id for site in experiment.sites if site.id})
+        roster = Roster.of(cards, _with_roles(experiment))
+        for site, card in sorted(cards.items()):
+            records.add("site", run=run, site=site, held_out=site in roster.held_out, images=card.images)
+        outcome = (
+            run_rounds(
+                sites, roster, experiment, run=run, folder=folder / "checkpoints", identity=identity, records=records,
+                on_round=on_round,
+            )
+            if train
+            else _stored(folder, experiment, identity)
+        )  # fmt: skip
+        save(folder / MODEL, outcome.weights)
+        if final:
+            evaluate_finally(sites, roster, experiment, outcome, run=run, folder=folder, records=records)
+    except (BadInput, RunFailed) as error:
+        records.add("end", run=run, ok=False, why=str(error), exit_code=error.exit_code)
+        raise
+    records.add("end", run=run, ok=True, failures=dict(outcome.failures))
+    return outcome
+
+
+def _with_roles(experiment: Experiment) -> Experiment:
+    held = {site.id for site in experiment.sites if site.role == "held-out" and site.id}
+    return replace(experiment, held_out=tuple(sorted({*experiment.held_out, *held})))
+
+
+def _stored(folder: Path, experiment: Experiment, identity: str) -> Outcome:
+    from server.checkpoints import latest
+
+    tail = TailAverage(experiment.training.rounds, experiment.training.average)
+    state = latest(folder / "checkpoints", identity=identity, tail=tail)
+    return Outcome(state.weights, 0, {})
+
+
+def run_arguments(folder: Path, **options: Any) -> dict[str, str | bool]:
+    """What Flower's run-config carries: the run folder and a few switches, nothing else."""
+    return {"run-folder": str(folder.resolve()), **options}

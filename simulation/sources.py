@@ -1,0 +1,74 @@
+"""An experiment's data as site folders: existing ones, and data sets that are imported on demand into a cache."""
+
+from __future__ import annotations
+
+__all__ = ["open_sites", "site_folders"]
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from client.importers import import_site
+from client.site import Site, load_site, require_task
+from common.config import Experiment, Source
+from common.errors import BadInput
+from common.files import sha256_bytes, write_atomic
+from common.progress import Progress
+
+_IMPORT_VERSION = 1
+_DONE = "imported.json"
+
+
+def cache_folder() -> Path:
+    """Where imported sites are kept: $SONOFED_CACHE, else `.sonofed` in the working directory."""
+    return Path(os.environ.get("SONOFED_CACHE", ".sonofed"))
+
+
+def site_folders(experiment: Experiment) -> list[Path]:
+    """The folders of all sites of the experiment, imported where they are not yet; BadInput where there are none."""
+    folders = [Path(site.path) for site in experiment.sites if site.path is not None]
+    for source in experiment.sources:
+        folders += _imported(source)
+    if not folders:
+        raise BadInput("the experiment names no data; add [[sources]] with format and path, or [[sites]] with path")
+    return folders
+
+
+def open_sites(experiment: Experiment) -> dict[str, Site]:
+    """All sites by id, checked against the task; roles that the experiment overrules are overruled."""
+    roles = {Path(site.path): site.role for site in experiment.sites if site.path is not None}
+    sites: dict[str, Site] = {}
+    for folder in site_folders(experiment):
+        site = load_site(folder, role=roles.get(folder))
+        if site.id in sites:
+            raise BadInput(f"site {site.id} is named twice; give each site its own id")
+        if site.id in experiment.held_out:
+            site = replace(site, role="held-out")
+        require_task(site, experiment.task)
+        sites[site.id] = site
+    if unknown := set(experiment.held_out) - sites.keys():
+        raise BadInput(f"held_out: no site is called {min(unknown)}; known are {', '.join(sorted(sites))}")
+    return dict(sorted(sites.items()))
+
+
+def _imported(source: Source) -> list[Path]:
+    path = Path(source.path)
+    if not path.exists():
+        raise BadInput(f"sources: {source.path}: no such file or folder; it is relative to the working directory")
+    folder = cache_folder() / "imports" / f"{source.format}-{_listing_key(source, path)}"
+    done = folder / _DONE
+    if not done.exists():
+        with Progress(f"importing {source.format}", total=1) as progress:
+            summaries = import_site(
+                source.format, path, folder, progress=lambda n, total: progress.update(n / max(total, 1))
+            )
+        write_atomic(done, json.dumps(sorted(summary.site for summary in summaries)).encode())
+    return [folder / site for site in json.loads(done.read_bytes())]
+
+
+def _listing_key(source: Source, path: Path) -> str:
+    """Names, sizes and times of the source's files, so that a changed source is imported anew."""
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    about = [(str(file.relative_to(path)), (s := file.stat()).st_size, s.st_mtime_ns) for file in files]
+    return sha256_bytes(json.dumps([_IMPORT_VERSION, source.format, about]).encode())[:16]
