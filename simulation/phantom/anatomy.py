@@ -22,8 +22,8 @@ from simulation.phantom.texture import smooth_field
 
 TYPICAL_ASPECT = 0.52
 """Aspect ratio that the picture tends to where visibility falls: a node cut obliquely."""
-CORTEX_DB = {"hypoechoic": -11.0, "isoechoic": -4.0, "hyperechoic": 1.0}
-TYPICAL_CORTEX_DB = -8.5
+CORTEX_DB = {"hypoechoic": -13.0, "isoechoic": -5.0, "hyperechoic": 2.0}
+TYPICAL_CORTEX_DB = -10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def draw_node(
     distance = outline.distance(shape)
     mask = distance < 0
 
-    echo = layered_tissue(rng, shape, pixel_mm=pixel_mm, layers=int(rng.integers(2, 5)))
+    echo = layered_tissue(rng, shape, pixel_mm=pixel_mm, layers=int(rng.integers(3, 7)))
     excess = np.zeros(shape, dtype=np.float32)
     if rng.uniform() < 0.35:
         side = rng.choice([0.08, 0.92])

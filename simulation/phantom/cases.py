@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtr
 
 from simulation.phantom.anatomy import draw_node
 from simulation.phantom.centers import Center, lymphus_centers
@@ -16,6 +17,8 @@ from simulation.phantom.machines import Machine, acquire, random_machine, settin
 
 DEFAULT_VISIBILITY = 0.5
 """Visibility at which a model reaches an AUC of .80 to .95 in its own center."""
+TYPICAL_MM = 14.0
+"""Middle of the maximum diameters, in mm."""
 ARROW_SHARE = 0.07
 """Share of pictures with a burnt-in arrow, the same in both classes."""
 
@@ -77,9 +80,10 @@ def _case(
 ) -> Case:
     features = draw_features(rng, mix)
     zoom = float(np.exp(rng.normal(0, 0.12)))
-    node = draw_node(
-        rng, features, machine.frame.draw(rng), pixel_mm=machine.pixel_mm * zoom, visibility=visibility
-    )
+    # Frames are cut around the node: a large node mostly lies in a large frame.
+    size = np.log(features.max_mm / TYPICAL_MM) / 0.3
+    frame = machine.frame.draw(rng, share=float(ndtr(0.75 * size + 0.66 * rng.standard_normal())))
+    node = draw_node(rng, features, frame, pixel_mm=machine.pixel_mm * zoom, visibility=visibility)
     image = acquire(rng, node.tissue, machine, pixel_mm=node.pixel_mm)
     arrow = rng.uniform() < ARROW_SHARE
     if arrow:

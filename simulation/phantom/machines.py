@@ -27,9 +27,8 @@ class FrameSize:
     width: tuple[int, int, int]
     height: tuple[int, int, int]
 
-    def draw(self, rng: np.random.Generator) -> tuple[int, int]:
-        """Height and width of one frame; wide frames are mostly tall as well."""
-        share = rng.uniform()
+    def draw(self, rng: np.random.Generator, *, share: float) -> tuple[int, int]:
+        """Height and width of one frame. share: in [0, 1], from the smallest frame to the largest; uniform on average."""
         sides = []
         for low, mean, high in (self.height, self.width):
             wiggle = float(np.clip(share + rng.normal(0, 0.08), 0, 1))
@@ -96,7 +95,7 @@ COMMON_MACHINE = Machine(
     smooth_mm=0.12,
     edge=0.3,
     gamma=1.0,
-    pixel_mm=0.068,
+    pixel_mm=0.062,
     depth_mm=8,
     frame=FrameSize(width=(290, 430, 570), height=(290, 425, 570)),
 )
@@ -111,12 +110,12 @@ MACHINES = (
         f_number=2.2,
         compensated_db=0.50,
         dynamic_range_db=54,
-        gain_db=-5,
-        smoothing=0.75,
-        smooth_mm=0.16,
-        edge=0.9,
+        gain_db=-2,
+        smoothing=0.7,
+        smooth_mm=0.15,
+        edge=0.6,
         gamma=1.1,
-        pixel_mm=0.070,
+        pixel_mm=0.066,
         depth_mm=9,
         frame=FrameSize(width=(248, 407, 570), height=(226, 406, 570)),
     ),
@@ -127,13 +126,13 @@ MACHINES = (
         bandwidth=0.72,
         f_number=1.6,
         compensated_db=0.60,
-        dynamic_range_db=72,
-        gain_db=5,
+        dynamic_range_db=68,
+        gain_db=4,
         smoothing=0.15,
         smooth_mm=0.09,
         edge=0.1,
         gamma=0.85,
-        pixel_mm=0.062,
+        pixel_mm=0.057,
         depth_mm=7,
         frame=FrameSize(width=(290, 468, 826), height=(290, 455, 724)),
     ),
@@ -151,7 +150,7 @@ MACHINES = (
         smooth_mm=0.14,
         edge=0.5,
         gamma=1.2,
-        pixel_mm=0.078,
+        pixel_mm=0.070,
         depth_mm=9,
         frame=FrameSize(width=(300, 420, 640), height=(280, 380, 560)),
     ),
@@ -168,7 +167,7 @@ MACHINES = (
         smooth_mm=0.10,
         edge=0.6,
         gamma=0.9,
-        pixel_mm=0.056,
+        pixel_mm=0.054,
         depth_mm=6,
         frame=FrameSize(width=(320, 480, 720), height=(300, 440, 640)),
     ),

@@ -12,7 +12,7 @@ from simulation.phantom.texture import smooth_curve, smooth_field
 
 
 def layered_tissue(
-    rng: np.random.Generator, shape: tuple[int, int], *, pixel_mm: float, layers: int, contrast_db: float = 3.0
+    rng: np.random.Generator, shape: tuple[int, int], *, pixel_mm: float, layers: int, contrast_db: float = 4.0
 ) -> FloatImage:
     """(H, W) level of a stack of wavy layers with bright fascia between them.
 
@@ -33,10 +33,10 @@ def layered_tissue(
         below = rows - (np.float32(top) + wave + tilt)[None, :]
         this = np.float32(rng.normal(0, contrast_db)) + np.float32(rng.uniform(0.5, 3.5)) * streaks
         level += inside(-below, width_px=0.5 / pixel_mm) * (this - level)
-        strength = np.maximum(rng.uniform(3, 11) + 3 * smooth_curve(rng, width, scale_px=2.0 / pixel_mm), 0)
-        thickness = np.float32(rng.uniform(0.10, 0.22) / pixel_mm)
+        strength = np.maximum(rng.uniform(4, 15) + 4 * smooth_curve(rng, width, scale_px=2.0 / pixel_mm), 0)
+        thickness = np.float32(rng.uniform(0.10, 0.30) / pixel_mm)
         fascia += strength.astype(np.float32)[None, :] * np.exp(-((below / thickness) ** 2))
-    return level + fascia + np.float32(1.6) * clouds
+    return level + fascia + np.float32(2.0) * clouds
 
 
 def add_vessel(
