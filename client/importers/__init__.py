@@ -1,0 +1,45 @@
+"""From a data set as it lies on disk to site folders: one importer for each format, one writer for all."""
+
+from __future__ import annotations
+
+__all__ = ["FORMATS", "ImportSummary", "import_site", "site_ids"]
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from client.importers.busbra import busbra
+from client.importers.case import Collection, ImportSummary
+from client.importers.lymphus import lymphus
+from client.importers.site_writer import Progress, write_sites
+from common.errors import BadInput, suggest
+
+FORMATS = ("lymphus", "busbra")
+
+
+def import_site(
+    format: str, source: Path, parent: Path, *, split_seed: int = 0, progress: Progress | None = None
+) -> list[ImportSummary]:
+    """Write `parent/<site-id>/` for every site in `source`, all or none; `progress(done, total)` hears of each image.
+
+    Where the data set has no official split, `split_seed` draws one. Raises BadInput where the format is unknown, the
+    source is not of it or damaged, or a site is there already; RunFailed where the disk refuses.
+    """
+    with _opened(format, source) as collections:
+        return write_sites(collections, parent, split_seed=split_seed, progress=progress)
+
+
+def site_ids(format: str, source: Path) -> list[str]:
+    """The ids of the sites that an import would write; no picture is opened. Raises BadInput as `import_site` does."""
+    with _opened(format, source) as collections:
+        return [collection.site for collection in collections]
+
+
+def _opened(format: str, source: Path) -> AbstractContextManager[list[Collection]]:
+    match format:
+        case "lymphus":
+            return lymphus(source)
+        case "busbra":
+            return busbra(source)
+        case _:
+            known = ", ".join(FORMATS)
+            raise BadInput(f"unknown format {format!r}{suggest(format, FORMATS)}; the formats are {known}")

@@ -1,0 +1,204 @@
+"""Collections become site folders: whole, under a hidden name, and renamed together at the end."""
+
+from __future__ import annotations
+
+__all__ = ["Progress", "write_sites"]
+
+import csv
+import io
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image
+
+from client.box import Box
+from client.importers.case import Case, Collection, ImportSummary
+from client.importers.splits import sides_of
+from client.manifest import Manifest, manifest_text
+from client.pictures import mask_box, open_gray, open_mask, png_bytes
+from client.pseudonyms import pseudonym, site_key
+from client.site import COLUMNS, SPLITS
+from client.staging import staged
+from common.errors import BadInput, RunFailed
+from common.files import sha256_bytes
+
+Progress = Callable[[int, int], None]
+"""Hears `(done, total)` of the images of all sites."""
+
+
+class _Stored(NamedTuple):
+    """A case as it lies in the site folder."""
+
+    image: str
+    image_sha256: str
+    mask: str
+    mask_sha256: str
+    box: Box | None
+
+
+def write_sites(
+    collections: Sequence[Collection], parent: Path, *, split_seed: int, progress: Progress | None = None
+) -> list[ImportSummary]:
+    """Write `parent/<site-id>/` for each collection, all or none.
+
+    Raises BadInput where a site is there already or a picture cannot be used, RunFailed where the disk refuses.
+    """
+    _check_targets(collections, parent)
+    done, total = 0, sum(len(collection.cases) for collection in collections)
+
+    def advance() -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(done, total)
+
+    try:
+        with staged(parent, prefix=".importing-") as work:
+            key = site_key(parent)
+            summaries = [
+                _write_site(collection, work / collection.site, key, split_seed=split_seed, advance=advance)
+                for collection in collections
+            ]
+            for collection in collections:
+                os.rename(work / collection.site, parent / collection.site)
+    except OSError as error:
+        raise RunFailed(f"{parent}: cannot write ({error.strerror}); free space or check permissions") from None
+    return [_at(summary, parent / summary.site) for summary in summaries]
+
+
+def _check_targets(collections: Sequence[Collection], parent: Path) -> None:
+    if (parent / "site.toml").exists():
+        raise BadInput(f"{parent}: is a site folder itself; give the folder that is to hold the sites")
+    if parent.exists() and not parent.is_dir():
+        raise BadInput(f"{parent}: is no folder; give the folder that is to hold the sites")
+    for collection in collections:
+        if (parent / collection.site).exists():
+            raise BadInput(f"{parent}/{collection.site}: is there already; remove it or choose another --out")
+
+
+def _at(summary: ImportSummary, folder: Path) -> ImportSummary:
+    from dataclasses import replace
+
+    return replace(summary, folder=folder)
+
+
+def _write_site(
+    collection: Collection, folder: Path, key: bytes, *, split_seed: int, advance: Callable[[], None]
+) -> ImportSummary:
+    """Fill one site folder; site.toml comes last, so that nothing before it looks like a site."""
+    sides = sides_of(collection, split_seed=split_seed)
+    names = {patient: pseudonym(key, collection.namespace, patient) for patient in sides}
+    for part in ("images", "masks", "private"):
+        (folder / part).mkdir(parents=True)
+    (folder / "private").chmod(0o700)
+    stored = []
+    for number, case in enumerate(collection.cases, start=1):
+        stored.append(_store(collection, case, folder, f"{number:06d}.png"))
+        advance()
+    rows = [
+        _row(case, kept, names[case.patient], sides[case.patient], collection)
+        for case, kept in zip(collection.cases, stored, strict=True)
+    ]
+    _write_private(collection, folder / "private", stored, names)
+    _write(folder / "cases.csv", _csv((*COLUMNS, *collection.covariates), rows))
+    _write(folder / "site.toml", manifest_text(_manifest(collection, len(sides), split_seed)).encode())
+    return _summary(collection, folder, sides)
+
+
+def _store(collection: Collection, case: Case, folder: Path, name: str) -> _Stored:
+    """Decode a case's image and mask, check that they fit, and write both as bare PNG."""
+    image = open_gray(case.image.read(), where=case.image.where, formats=collection.image_formats)
+    image_sha256 = _write_picture(folder / "images" / name, image)
+    if case.mask is None:
+        _check_box(case, case.box, image)
+        return _Stored(f"images/{name}", image_sha256, "", "", case.box)
+    mask = open_mask(case.mask.read(), where=case.mask.where, formats=collection.mask_formats)
+    if mask.size != image.size:
+        raise BadInput(
+            f"{case.mask.where}: mask of {mask.size}, image of {image.size} pixels; they must be of one size"
+        )
+    box = case.box or mask_box(mask)
+    _check_box(case, box, image)
+    mask_sha256 = _write_picture(folder / "masks" / name, mask)
+    return _Stored(f"images/{name}", image_sha256, f"masks/{name}", mask_sha256, box)
+
+
+def _check_box(case: Case, box: Box | None, image: Image.Image) -> None:
+    if box is not None and not box.inside(image.size):
+        raise BadInput(f"{case.where}: the box leaves the image of {image.size} pixels; correct it")
+
+
+def _write_picture(path: Path, picture: Image.Image) -> str:
+    content = png_bytes(picture)
+    path.write_bytes(content)
+    return sha256_bytes(content)
+
+
+def _row(case: Case, stored: _Stored, patient: str, side: str, collection: Collection) -> list[str]:
+    box = "" if stored.box is None else str(stored.box)
+    hashes = [stored.image_sha256, stored.mask_sha256]
+    known = [stored.image, stored.mask, box, patient, case.label, side, case.device or "", *hashes]
+    return [*known, *(case.covariates.get(name, "") for name in collection.covariates)]
+
+
+def _write_private(collection: Collection, folder: Path, stored: Sequence[_Stored], names: dict[str, str]) -> None:
+    """names.csv: what each file and patient was called; skipped.csv: what was left out, and why."""
+    links = (
+        [
+            kept.image,
+            names[case.patient],
+            case.patient,
+            case.where,
+            str(case.image.path),
+            str((case.mask and case.mask.path) or ""),
+        ]
+        for case, kept in zip(collection.cases, stored, strict=True)
+    )
+    header = ("image", "patient", "original_patient", "where", "original_image", "original_mask")
+    _write(folder / "names.csv", _csv(header, links), mode=0o600)
+    left_out = ([item.where, item.reason] for item in collection.skipped)
+    _write(folder / "skipped.csv", _csv(("where", "reason"), left_out), mode=0o600)
+
+
+def _csv(header: Iterable[str], rows: Iterable[Sequence[str]]) -> bytes:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue().encode("utf-8", errors="backslashreplace")
+
+
+def _write(path: Path, content: bytes, *, mode: int = 0o644) -> None:
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _manifest(collection: Collection, patients: int, split_seed: int) -> Manifest:
+    return Manifest(
+        id=collection.site,
+        task=collection.task,
+        nominal_patients=max(10, 10 * round(patients / 10)),
+        split_seed=split_seed,
+        covariates=dict(collection.covariates),
+    )
+
+
+def _summary(collection: Collection, folder: Path, sides: dict[str, str]) -> ImportSummary:
+    classes = Counter(case.label for case in collection.cases)
+    images = Counter(sides[case.patient] for case in collection.cases)
+    patients = Counter(sides.values())
+    return ImportSummary(
+        site=collection.site,
+        folder=folder,
+        images=len(collection.cases),
+        patients=len(sides),
+        classes={name: classes[name] for name in collection.task.classes},
+        splits={side: images[side] for side in SPLITS},
+        split_patients={side: patients[side] for side in SPLITS},
+        skipped=len(collection.skipped),
+    )

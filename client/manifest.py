@@ -1,0 +1,79 @@
+"""`site.toml`: what a site is, which question its labels answer, and what it allows."""
+
+from __future__ import annotations
+
+__all__ = ["Manifest", "Policy", "Role", "load_manifest", "manifest_text"]
+
+import tomllib
+from dataclasses import field
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass as checked
+
+from common.config import parse, to_table
+from common.errors import BadInput
+from common.tasks import Task
+
+_STRICT = ConfigDict(extra="forbid")
+
+Role = Literal["train", "held-out"]
+CovariateKind = Literal["number", "yes-no", "category"]
+
+_HEADER = """\
+# What this site is and what it allows; configs/sites/example.toml explains each key.
+# nominal_patients may be known outside: set it to a number that does not follow the true count.
+
+"""
+
+
+@checked(frozen=True, config=_STRICT)
+class Policy:
+    """What the site allows, whatever the server wishes.
+
+    `privacy_unit`: whose presence privacy hides; `epsilon_cap`: the most ε that may ever be spent on a patient;
+    `smallest_group`: numbers about fewer patients do not leave; `code`: only what is installed at the site may run.
+    """
+
+    privacy_unit: Literal["patient"] = "patient"
+    epsilon_cap: Annotated[float, Field(gt=0)] = 8.0
+    smallest_group: Annotated[int, Field(ge=1)] = 5
+    code: Literal["installed"] = "installed"
+
+
+@checked(frozen=True, config=_STRICT)
+class Manifest:
+    """`site.toml`, parsed.
+
+    `nominal_patients`: the public stand-in for the number of patients; `split_seed`: what drew the split where there is
+    no official one; `covariates`: how each further column of cases.csv is to be read.
+    """
+
+    id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+    task: Task
+    nominal_patients: Annotated[int, Field(ge=1)]
+    role: Role = "train"
+    split_seed: Annotated[int, Field(ge=0)] = 0
+    policy: Policy = field(default_factory=Policy)
+    covariates: dict[str, CovariateKind] = field(default_factory=dict)
+
+
+def load_manifest(folder: Path) -> Manifest:
+    """Read `site.toml` of a site folder. Raises BadInput, with the key's path, where it is not as the schema asks."""
+    try:
+        table = tomllib.loads((folder / "site.toml").read_text(encoding="utf-8-sig"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise BadInput(f"{folder}: no site folder (site.toml is missing); make one with `client import`") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{folder}/site.toml: cannot be read ({type(error).__name__})") from None
+    except tomllib.TOMLDecodeError as error:
+        raise BadInput(f"{folder}/site.toml: not valid TOML: {error}") from None
+    return parse(Manifest, table, where=f"{folder}/site.toml")
+
+
+def manifest_text(manifest: Manifest) -> str:
+    """The manifest as `site.toml`."""
+    import tomli_w
+
+    return _HEADER + tomli_w.dumps(to_table(manifest))
