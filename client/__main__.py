@@ -1,0 +1,60 @@
+"""`python -m client`: the hospital's commands."""
+
+from __future__ import annotations
+
+__all__ = ["main"]
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from common.cli import add_json, command, guarded, parser, show
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code is 0 done, 1 failed, 2 bad input."""
+    top, commands = parser("client", "The hospital's side: import images, run the client.")
+    importer = command(
+        commands, "import", "turn a data set into site folders",
+        "python -m client import lymphus ~/Downloads/Center-1.zip --out sites", _import,
+    )  # fmt: skip
+    importer.add_argument("format", metavar="FORMAT", help="lymphus or busbra")
+    importer.add_argument("source", type=Path, metavar="SOURCE", help="the archive or folder as it was downloaded")
+    importer.add_argument("--out", type=Path, required=True, metavar="PARENT", help="site folders are made in here")
+    add_json(importer)
+    start = command(
+        commands, "start", "run this hospital's client",
+        "python -m client start sites/tal --superlink 10.0.0.5:18000 --ca ca.crt --key tal.key", _start,
+    )  # fmt: skip
+    start.add_argument("site", type=Path, metavar="SITE", help="the site folder")
+    start.add_argument("--superlink", required=True, metavar="HOST:PORT", help="where the coordinator listens")
+    start.add_argument("--ca", type=Path, required=True, metavar="FILE", help="the coordinator's CA certificate")
+    start.add_argument("--key", type=Path, required=True, metavar="FILE", help="this site's private key")
+    return guarded(top, arguments)
+
+
+def _import(options: argparse.Namespace) -> int:
+    from client.importers import import_site
+    from common.progress import Progress
+
+    with Progress(f"importing {options.format}", total=1) as progress:
+        summaries = import_site(
+            options.format, options.source, options.out, progress=lambda n, total: progress.update(n / max(total, 1))
+        )
+    show(
+        [summary.as_dict() for summary in summaries],
+        as_json=options.json,
+        text="\n".join(summary.line() for summary in summaries),
+    )
+    return 0
+
+
+def _start(options: argparse.Namespace) -> int:
+    from client.supernode import start_client
+
+    return start_client(options.site, superlink=options.superlink, ca=options.ca, key=options.key)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,125 @@
+"""`python -m simulation`: the researcher's commands."""
+
+from __future__ import annotations
+
+__all__ = ["main"]
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from common.cli import add_json, command, guarded, parser, show
+
+PRESETS = ("lymphus", "behsof", "smclud", "deeplesion")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code is 0 done, 1 failed, 2 bad input."""
+    top, commands = parser("simulation", "Simulate a federation on one machine and compare it with pooled and local training.")
+    phantom = command(
+        commands, "phantom", "write phantom data in a data set's exact on-disk format",
+        "python -m simulation phantom phantoms --preset lymphus --seed 0 --extra-centers 2", _phantom,
+    )  # fmt: skip
+    phantom.add_argument("out", type=Path, metavar="OUT", help="a new folder")
+    phantom.add_argument("--preset", choices=PRESETS, required=True, help="whose format")
+    phantom.add_argument("--seed", type=int, default=0, help="same seed, same bytes (default 0)")
+    phantom.add_argument("--shift", type=float, default=1.0, help="0: all centers alike; 1: as different as real ones")
+    phantom.add_argument("--visibility", type=float, default=None, help="how strongly the features show")
+    phantom.add_argument("--extra-centers", type=int, default=0, help="further centers with machines of their own")
+    phantom.add_argument("--patients", type=int, default=None, help="cases per center (default: as the data set has)")
+    run = command(
+        commands, "run", "run one federation on this machine",
+        "python -m simulation run configs/experiments/demo.toml --out runs/first", _run,
+    )  # fmt: skip
+    _experiment(run)
+    run.add_argument("--engine", choices=("local", "ray"), default="local", help="in-process, or Flower's simulation engine")
+    run.add_argument("--resume", action="store_true", help="go on from the last whole round in RUN")
+    compare = command(
+        commands, "compare", "compare federated, pooled, local and ensemble; go on from what is finished",
+        "python -m simulation compare configs/experiments/busbra.toml --out runs/busbra", _compare,
+    )  # fmt: skip
+    _experiment(compare)
+    compare.add_argument("--seeds", type=int, default=None, help="number of seeds (default: the configuration's)")
+    compare.add_argument("--arms", default=None, help="comma-separated: federated,pooled,local,ensemble")
+    pretrain = command(
+        commands, "pretrain", "learn initial weights on phantoms alone",
+        "python -m simulation pretrain configs/weights/phantom-resnet18.safetensors", _pretrain,
+    )  # fmt: skip
+    pretrain.add_argument("out", type=Path, metavar="FILE", help="the safetensors file to write")
+    pretrain.add_argument("--seed", type=int, default=0)
+    pretrain.add_argument("--images", type=int, default=None, help="phantom lesions to learn from")
+    pretrain.add_argument("--steps", type=int, default=None, help="optimizer steps")
+    return guarded(top, arguments)
+
+
+def _experiment(made: argparse.ArgumentParser) -> None:
+    made.add_argument("config", type=Path, metavar="CONFIG", help="an experiment's TOML file")
+    made.add_argument("--out", type=Path, required=True, metavar="RUN", help="the run folder")
+    add_json(made)
+
+
+def _phantom(options: argparse.Namespace) -> int:
+    from common.progress import Progress
+    from simulation.phantom import write_phantom
+
+    extra = {} if options.visibility is None else {"visibility": options.visibility}
+    with Progress("drawing phantoms", total=1) as progress:
+        write_phantom(
+            options.out,
+            preset=options.preset,
+            seed=options.seed,
+            shift=options.shift,
+            extra_centers=options.extra_centers,
+            patients=options.patients,
+            progress=lambda n, total: progress.update(n / max(total, 1)),
+            **extra,
+        )
+    print(options.out)
+    return 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    from common.config import load_experiment
+    from server.table import summary
+    from simulation.run import run
+
+    report = run(load_experiment(options.config), options.out, engine=options.engine, resume=options.resume)
+    text, value = summary(options.out)
+    show(value, as_json=options.json, text=f"{text}\nreport: {report}")
+    return 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from dataclasses import replace
+
+    from common.config import Comparison, load_experiment, parse, to_table
+    from server.table import summary
+    from simulation.compare import compare
+
+    experiment = load_experiment(options.config)
+    table = to_table(experiment.comparison)
+    if options.seeds is not None:
+        table["seeds"] = options.seeds
+    if options.arms is not None:
+        table["arms"] = [arm.strip() for arm in options.arms.split(",")]
+    experiment = replace(experiment, comparison=parse(Comparison, table, where="--seeds/--arms"))
+    report = compare(experiment, options.out)
+    text, value = summary(options.out)
+    show(value, as_json=options.json, text=f"{text}\nreport: {report}")
+    return 0
+
+
+def _pretrain(options: argparse.Namespace) -> int:
+    from common.progress import Progress
+    from simulation.pretraining import pretrain
+
+    extra = {name: getattr(options, name) for name in ("images", "steps") if getattr(options, name) is not None}
+    with Progress("pretraining on phantoms", total=1) as progress:
+        pretrain(options.out, seed=options.seed, progress=lambda n, total: progress.update(n / max(total, 1)), **extra)
+    print(options.out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,150 @@
+"""The comparison: federated, pooled, local and ensemble, on the same cases, under both protocols, with several seeds."""
+
+from __future__ import annotations
+
+__all__ = ["compare", "fixed_budget"]
+
+import fcntl
+import json
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from client.appearance import appearance
+from client.service import site_crops
+from client.site import Site
+from common.config import Experiment
+from common.errors import BadInput
+from common.files import write_atomic
+from common.progress import Progress
+from common.provenance import provenance
+from server.budget import total_steps
+from server.model_card import write_model_card
+from server.records import Records, read_records
+from server.report import write_report
+from server.results import write_results
+from server.run import config_text, resolved
+from simulation.evidence import assemble
+from simulation.pictures import draw_pictures
+from simulation.plan import ModelPlan, plan_models
+from simulation.sources import open_sites
+from simulation.workers import train_all
+
+
+def compare(experiment: Experiment, run: Path) -> Path:
+    """Train every model that is not there yet, then write tables, pictures and the report; returns the report's path.
+
+    Goes on from what is finished where the folder's configuration equals this one, else BadInput.
+    """
+    sites = open_sites(experiment)
+    experiment = fixed_budget(experiment, sites)
+    text = config_text(resolved(experiment, {name: site.role for name, site in sites.items()}))
+    with _claimed(run, text, sites):
+        _decode(sites, experiment)
+        trainers = [name for name, site in sites.items() if site.role == "train"]
+        if not trainers:
+            raise BadInput("every site is held out; at least one must train")
+        plans = plan_models(experiment, trainers)
+        train_all(run, plans, experiment, sites)
+        _describe_sites(run, experiment, sites)
+        _merge_records(run, plans)
+        about = provenance(threads=experiment.threads, data={name: site.data_sha256 for name, site in sites.items()})
+        evidence = assemble(run, plans, experiment, sites)
+        draw_pictures(run, plans, experiment, sites)
+        write_results(
+            run,
+            config=tomllib.loads(text.decode()),
+            budget=_budget(experiment, plans),
+            provenance=about,
+            rows=evidence.rows,
+            contrasts=evidence.contrasts,
+        )
+        write_model_card(run)
+        return write_report(run)
+
+
+def fixed_budget(experiment: Experiment, sites: Mapping[str, Site]) -> Experiment:
+    """The budget as steps, counted on the train parts of all training sites, so that it is the same for every arm."""
+    images = sum(len(site.rows("train")) for site in sites.values() if site.role == "train")
+    if experiment.training.full_batch:
+        return experiment
+    steps = total_steps(experiment.training, images=images)
+    return replace(experiment, training=replace(experiment.training, steps=steps, epochs=None))
+
+
+def _budget(experiment: Experiment, plans: list[ModelPlan]) -> dict[str, object]:
+    """Sample gradients per final model, and in all by arm; the ensemble costs what its local models cost together."""
+    training = experiment.training
+    each = (training.steps or training.rounds) * training.batch_size
+    counts = {arm: sum(plan.arm == arm for plan in plans) for arm in ("federated", "pooled", "local")}
+    per_arm = {arm: count * each for arm, count in counts.items() if count}
+    if "ensemble" in experiment.comparison.arms:
+        per_arm["ensemble"] = per_arm.get("local", 0)
+    return {
+        "sample_gradients": each,
+        "steps": training.steps or training.rounds,
+        "batch_size": training.batch_size,
+        "models": counts,
+        "per_arm": per_arm,
+    }
+
+
+@contextmanager
+def _claimed(run: Path, text: bytes, sites: Mapping[str, Site]) -> Iterator[None]:
+    """The run folder for this process alone, with its configuration written or found equal."""
+    run.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(run / ".lock", os.O_CREAT | os.O_RDWR)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BadInput(f"{run}: another process works in this folder; wait for it or choose another --out") from None
+        _check_same(run, text, sites)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _check_same(run: Path, text: bytes, sites: Mapping[str, Site]) -> None:
+    data = json.dumps({name: site.data_sha256 for name, site in sites.items()}, indent=1).encode()
+    for name, content in (("config.toml", text), ("data.json", data)):
+        path = run / name
+        if path.exists() and path.read_bytes() != content:
+            what = "configuration" if name == "config.toml" else "data"
+            raise BadInput(f"{run}: was made with another {what}; choose another --out")
+        if not path.exists() and name == "config.toml" and any(p.name != ".lock" for p in run.iterdir()):
+            raise BadInput(f"{run}: not empty, and no comparison; choose another --out")
+        write_atomic(path, content)
+
+
+def _decode(sites: Mapping[str, Site], experiment: Experiment) -> None:
+    """Fill each site's cache once, before several processes read it."""
+    with Progress("decoding images", total=len(sites)) as progress:
+        for done, site in enumerate(sites.values(), start=1):
+            site_crops(site, experiment.crop)
+            progress.update(done, note=site.id)
+
+
+def _merge_records(run: Path, plans: list[ModelPlan]) -> None:
+    """`records.jsonl` of the comparison: the appearance of each center, then every model's own events."""
+    own = run / "appearance.jsonl"
+    lines = own.read_text(encoding="utf-8") if own.exists() else ""
+    for plan in plans:
+        path = run / "models" / plan.name / "records.jsonl"
+        lines += "".join(json.dumps(event, ensure_ascii=False) + "\n" for event in read_records(path))
+    write_atomic(run / "records.jsonl", lines.encode())
+
+
+def _describe_sites(run: Path, experiment: Experiment, sites: Mapping[str, Site]) -> None:
+    """What each center's crops look like, as events."""
+    own = run / "appearance.jsonl"
+    own.unlink(missing_ok=True)
+    records = Records(own)
+    for name, site in sites.items():
+        seen = appearance(site_crops(site, experiment.crop))
+        records.add(
+            "appearance", site=name, n_images=seen.n_images, histogram=seen.histogram, descriptors=seen.descriptors
+        )
