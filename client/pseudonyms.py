@@ -1,4 +1,4 @@
-"""Patients' names for the site folder: keyed, so that nobody without the site's key can try identifiers against them."""
+"""Patients' names for the site folder: keyed, so that without the site's key nobody can try identifiers on them."""
 
 from __future__ import annotations
 
@@ -36,9 +36,7 @@ def site_key(parent: Path) -> bytes:
     except ValueError:
         key = b""
     except OSError as error:
-        raise RunFailed(
-            f"{path}: cannot make or read the pseudonym key ({error.strerror}); check permissions"
-        ) from None
+        raise RunFailed(f"{path}: cannot make or read this key ({error.strerror}); check permissions") from None
     if len(key) != 32:
         raise BadInput(f"{path}: not a pseudonym key; restore it, or choose another folder")
     return key

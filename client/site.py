@@ -42,10 +42,10 @@ class Site:
     """N images of P patients at one site. Sequences run over images in the order of cases.csv; arrays are read-only.
 
     `images` and `masks` are paths relative to `folder`; a mask, a box, a device or a covariate that is absent is None.
-    `labels` (N,) are indices in `task.classes`, `positive` (N,) says which are `task.positive`. `patients` (N,) are codes
-    0..P-1 in order of first appearance, `pseudonyms` (P,) their names. `splits` are what cases.csv says; `rows` heeds the
-    role too. `data_sha256` names the data: files, boxes, labels, splits and who belongs together, but no pseudonym, so
-    that a new key leaves it alone.
+    `labels` (N,) are indices in `task.classes`, `positive` (N,) says which are `task.positive`. `patients` (N,) are
+    codes 0..P-1 in order of first appearance, `pseudonyms` (P,) their names. `splits` are what cases.csv says; `rows`
+    heeds the role too. `data_sha256` names the data: files, boxes, labels, splits and who belongs together, but no
+    pseudonym, so that a new key leaves it alone.
     """
 
     folder: Path
@@ -92,8 +92,8 @@ def load_site(folder: Path, *, role: Role | None = None) -> Site:
     """Parse and check a site folder; `role` overrules the folder's own.
 
     Checked: the manifest's keys, cases.csv's columns, that every file is there and inside the folder, that labels are
-    classes, sides are train, val or test, and no patient is on two of them. Rows are named as a spreadsheet counts them:
-    the header is row 1. Raises BadInput.
+    classes, sides are train, val or test, and no patient is on two of them. Rows are named as a spreadsheet counts
+    them: the header is row 1. Raises BadInput.
     """
     manifest = load_manifest(folder)
     where = f"site {manifest.id}: cases.csv"
@@ -177,7 +177,8 @@ def _check_sides(rows: Iterable[Mapping[str, str]], *, where: str) -> None:
         side, first = sides.setdefault(row["patient"], (row["split"], number))
         if side != row["split"]:
             raise BadInput(
-                f"{where} row {number}: a patient on two sides of the split ({row['split']} here, {side} in row {first}); "
+                f"{where} row {number}: a patient on two sides of the split ({row['split']} here, "
+                f"{side} in row {first}); "
                 "put all images of a patient on one side"
             )
 

@@ -1,7 +1,7 @@
 """Folders that appear whole or not at all: filled under a hidden name beside their target, then renamed.
 
-A killed process leaves only a hidden folder, which the next one sweeps away: the owner of a live one holds a lock on it,
-and the system drops that lock with the process.
+A killed process leaves only a hidden folder, which the next one sweeps away: the owner of a live one holds a lock
+on it, and the system drops that lock with the process.
 """
 
 from __future__ import annotations

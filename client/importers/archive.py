@@ -23,6 +23,8 @@ MAX_MEMBER_BYTES = 256 * 2**20
 """Largest member that is read, unpacked, in bytes; an 8-bit picture of the most pixels is a quarter of it."""
 MAX_MEMBERS = 1_000_000
 
+_UNREADABLE = (OSError, EOFError, ValueError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+
 
 _Reader = Callable[[int], bytes]
 """Gives the content of the file at a place in `Archive.paths`."""
@@ -64,15 +66,7 @@ class Archive:
             return self.reader(member.number - 1)
         except BadInput as error:
             raise BadInput(f"{member.where}: {error}") from None
-        except (
-            OSError,
-            EOFError,
-            ValueError,
-            RuntimeError,
-            NotImplementedError,
-            zipfile.BadZipFile,
-            zlib.error,
-        ) as error:
+        except _UNREADABLE as error:
             kind = type(error).__name__
             raise BadInput(f"{member.where}: cannot be read ({kind}); get the archive again") from None
 
@@ -136,9 +130,7 @@ def _folder_paths(source: Path, label: str) -> tuple[PurePosixPath, ...]:
             path = Path(folder, name)
             found.append(PurePosixPath(path.relative_to(source).as_posix()))
             if path.is_symlink() and not path.resolve().is_relative_to(root):
-                raise BadInput(
-                    f"{label}, member {len(found)}: a link that leads out of the folder; copy the file instead"
-                )
+                raise BadInput(f"{label}, member {len(found)}: a link that leads out of the folder; copy the file")
     if len(found) > MAX_MEMBERS:
         raise BadInput(f"{label}: more than {MAX_MEMBERS} files; no data set has as many")
     return tuple(found)

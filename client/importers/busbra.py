@@ -1,7 +1,7 @@
 """BUS-BRA: breast ultrasound, benign or malignant, one site for each device (Medical Physics 51(4):3110-3123, 2024).
 
-`bus_data.csv` beside `Images/<ID>.png` and `Masks/<ID with bus→mask>.png`. BBOX counts pixels from 1 and gives last minus
-first as width and height, so `[70,50,94,32]` is the 95 × 33 pixels from column 69 and row 49; the masks agree on all.
+`bus_data.csv` lies beside `Images/<ID>.png` and `Masks/<ID with bus→mask>.png`. BBOX counts pixels from 1 and gives last
+minus first as width and height: `[70,50,94,32]` is 95 × 33 pixels from column 69 and row 49. All masks agree.
 """
 
 from __future__ import annotations
@@ -77,9 +77,7 @@ def _files(archive: Archive) -> tuple[dict[tuple[str, str], Member], Member]:
     members = archive.members()
     tables = [member for member in members if member.path.name.lower() == _TABLE]
     if len(tables) != 1:
-        raise BadInput(
-            f"{archive.label}: {len(tables)} files {_TABLE} where one is expected; give BUS-BRA's own folder"
-        )
+        raise BadInput(f"{archive.label}: {len(tables)} files {_TABLE} where one is expected; give BUS-BRA's folder")
     root = tables[0].path.parent
     files = {
         (member.path.parent.name.lower(), member.path.stem.lower()): member

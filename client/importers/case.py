@@ -18,8 +18,8 @@ from common.tasks import Task
 class Case:
     """One image, as its source names it. `patient` is the original id: only the site's private/ may hold it.
 
-    `split` is the official side, None where there is none. `where` names the case in errors, by number. A covariate that
-    is absent is left out.
+    `split` is the official side, None where there is none. `where` names the case in errors, by number. A covariate
+    that is absent is left out.
     """
 
     image: Member
@@ -45,8 +45,8 @@ class Skipped:
 class Collection:
     """The cases of one site to be, in source order.
 
-    `namespace` keeps apart patients of different data sets that bear the same id. `image_formats` and `mask_formats` are
-    PIL's names of what the files may be.
+    `namespace` keeps apart patients of different data sets that bear the same id. `image_formats` and `mask_formats`
+    are PIL's names of what the files may be.
     """
 
     site: str
@@ -61,7 +61,7 @@ class Collection:
 
 @dataclass(frozen=True)
 class ImportSummary:
-    """What was taken. `classes` and `splits` count images, `split_patients` patients; `skipped` rows and files left out."""
+    """What was taken: `classes` and `splits` count images, `split_patients` patients, `skipped` what was left out."""
 
     site: str
     folder: Path

@@ -1,7 +1,7 @@
 """LymphUs: cervical lymph nodes, benign or malignant, one archive for each center (Data in Brief 66:112694, 2026).
 
-Members are `Center N/(Benign|Malignant)/<k> (Benign|Malignant) (Image.bmp|Mask.tif|Lesion.bmp)`; one .xlsx holds sixteen
-features per node, joined on (Group, Image name). `Lesion` is image × mask and is not read.
+Members are `Center N/(Benign|Malignant)/<k> (Benign|Malignant) (Image.bmp|Mask.tif|Lesion.bmp)`; one .xlsx holds
+sixteen features per node, joined on (Group, Image name). `Lesion` is image × mask and is not read.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def _place(path: Path | object) -> tuple[_Place, str] | None:
 def _collect(archive: Archive, number: int) -> Collection:
     parts = _sort(archive)
     typed, kinds = _features(parts.rows, archive.label)
-    cases = tuple(_case(archive, number, place, parts, typed.get(place, {})) for place in sorted(parts.images))
+    cases = tuple(_case(number, place, parts, typed.get(place, {})) for place in sorted(parts.images))
     return Collection(
         site=f"center-{number}",
         task=TASK,
@@ -198,7 +198,7 @@ def _features(rows: Mapping[_Place, Row], label: str) -> tuple[dict[_Place, dict
     return dict(zip(rows, named, strict=True)), all_kinds
 
 
-def _case(archive: Archive, number: int, place: _Place, parts: _Parts, features: dict[str, str]) -> Case:
+def _case(number: int, place: _Place, parts: _Parts, features: dict[str, str]) -> Case:
     image = parts.images[place]
     if place not in parts.masks:
         raise BadInput(f"{image.where}: this image has no mask; get the archive again, or take the image out of it")

@@ -9,12 +9,14 @@ import io
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from PIL import Image
 
 from client.box import Box
+from client.importers.archive import Member
 from client.importers.case import Case, Collection, ImportSummary
 from client.importers.splits import sides_of
 from client.manifest import Manifest, manifest_text
@@ -66,7 +68,7 @@ def write_sites(
                 os.rename(work / collection.site, parent / collection.site)
     except OSError as error:
         raise RunFailed(f"{parent}: cannot write ({error.strerror}); free space or check permissions") from None
-    return [_at(summary, parent / summary.site) for summary in summaries]
+    return [replace(summary, folder=parent / summary.site) for summary in summaries]
 
 
 def _check_targets(collections: Sequence[Collection], parent: Path) -> None:
@@ -77,12 +79,6 @@ def _check_targets(collections: Sequence[Collection], parent: Path) -> None:
     for collection in collections:
         if (parent / collection.site).exists():
             raise BadInput(f"{parent}/{collection.site}: is there already; remove it or choose another --out")
-
-
-def _at(summary: ImportSummary, folder: Path) -> ImportSummary:
-    from dataclasses import replace
-
-    return replace(summary, folder=folder)
 
 
 def _write_site(
@@ -117,9 +113,7 @@ def _store(collection: Collection, case: Case, folder: Path, name: str) -> _Stor
         return _Stored(f"images/{name}", image_sha256, "", "", case.box)
     mask = open_mask(case.mask.read(), where=case.mask.where, formats=collection.mask_formats)
     if mask.size != image.size:
-        raise BadInput(
-            f"{case.mask.where}: mask of {mask.size}, image of {image.size} pixels; they must be of one size"
-        )
+        raise BadInput(f"{case.mask.where}: mask of {mask.size} and image of {image.size} pixels; they must be alike")
     box = case.box or mask_box(mask)
     _check_box(case, box, image)
     mask_sha256 = _write_picture(folder / "masks" / name, mask)
@@ -161,6 +155,10 @@ def _write_private(collection: Collection, folder: Path, stored: Sequence[_Store
     _write(folder / "names.csv", _csv(header, links), mode=0o600)
     left_out = ([item.where, item.reason] for item in collection.skipped)
     _write(folder / "skipped.csv", _csv(("where", "reason"), left_out), mode=0o600)
+
+
+def _path(member: Member | None) -> str:
+    return "" if member is None else str(member.path)
 
 
 def _csv(header: Iterable[str], rows: Iterable[Sequence[str]]) -> bytes:
