@@ -178,8 +178,7 @@ def _check_sides(rows: Iterable[Mapping[str, str]], *, where: str) -> None:
         if side != row["split"]:
             raise BadInput(
                 f"{where} row {number}: a patient on two sides of the split ({row['split']} here, "
-                f"{side} in row {first}); "
-                "put all images of a patient on one side"
+                f"{side} in row {first}); put all images of a patient on one side"
             )
 
 

@@ -1,7 +1,7 @@
 """BUS-BRA: breast ultrasound, benign or malignant, one site for each device (Medical Physics 51(4):3110-3123, 2024).
 
-`bus_data.csv` lies beside `Images/<ID>.png` and `Masks/<ID with bus→mask>.png`. BBOX counts pixels from 1 and gives last
-minus first as width and height: `[70,50,94,32]` is 95 × 33 pixels from column 69 and row 49. All masks agree.
+`bus_data.csv` lies beside `Images/<ID>.png` and `Masks/<ID with bus→mask>.png`. BBOX counts pixels from 1 and gives
+last minus first as width and height: `[70,50,94,32]` is 95 × 33 pixels from column 69 and row 49. All masks agree.
 """
 
 from __future__ import annotations

@@ -141,14 +141,7 @@ def _row(case: Case, stored: _Stored, patient: str, side: str, collection: Colle
 def _write_private(collection: Collection, folder: Path, stored: Sequence[_Stored], names: dict[str, str]) -> None:
     """names.csv: what each file and patient was called; skipped.csv: what was left out, and why."""
     links = (
-        [
-            kept.image,
-            names[case.patient],
-            case.patient,
-            case.where,
-            str(case.image.path),
-            str((case.mask and case.mask.path) or ""),
-        ]
+        [kept.image, names[case.patient], case.patient, case.where, str(case.image.path), _path(case.mask)]
         for case, kept in zip(collection.cases, stored, strict=True)
     )
     header = ("image", "patient", "original_patient", "where", "original_image", "original_mask")
