@@ -1,0 +1,200 @@
+"""Do probabilities mean what they say? Calibration slope and intercept, Brier score, ECE and the reliability curve.
+
+Labels (N,) are 0/1 or Boolean; `p` (N,) is the probability of the positive class in [0, 1]. Logits are clipped to
+±`LOGIT_LIMIT` (p within 6e-6 of 0 or 1), so that one saturated probability cannot decide a slope.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "LOGIT_LIMIT",
+    "CalibrationBins",
+    "Estimate",
+    "ReliabilityBin",
+    "brier",
+    "calibration_intercept",
+    "calibration_slope",
+    "ece",
+    "reliability",
+    "wilson",
+]
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit, log_expit, logit, ndtri
+
+Floats = NDArray[np.float64]
+
+LOGIT_LIMIT = 12.0
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number, or None and why: `one-class`, `separated` (the best is infinite), `constant` (all p are the same)."""
+
+    value: float | None
+    why: str | None = None
+
+
+@dataclass(frozen=True)
+class CalibrationBins:
+    """Cases, Σ p and Σ label over equal-width bins of p on [0, 1] (1 falls in the last bin). They add across sites."""
+
+    counts: tuple[int, ...]
+    score_sums: tuple[float, ...]
+    positives: tuple[int, ...]
+
+    @classmethod
+    def zero(cls, *, bins: int = 15) -> CalibrationBins:
+        """No cases."""
+        return cls((0,) * bins, (0.0,) * bins, (0,) * bins)
+
+    @classmethod
+    def of(cls, labels: ArrayLike, p: ArrayLike, *, bins: int = 15) -> CalibrationBins:
+        """The sums of some cases."""
+        label, score = _cases(labels, p)
+        index = np.minimum((score * bins).astype(np.int64), bins - 1)
+        sums = [np.bincount(index, weights=weights, minlength=bins) for weights in (None, score, label)]
+        return cls(
+            tuple(int(x) for x in sums[0]), tuple(float(x) for x in sums[1]), tuple(round(float(x)) for x in sums[2])
+        )
+
+    def __add__(self, other: CalibrationBins) -> CalibrationBins:
+        if len(self.counts) != len(other.counts):
+            raise ValueError(f"{len(self.counts)} and {len(other.counts)} calibration bins do not add; use one number")
+        return CalibrationBins(
+            tuple(a + b for a, b in zip(self.counts, other.counts, strict=True)),
+            tuple(a + b for a, b in zip(self.score_sums, other.score_sums, strict=True)),
+            tuple(a + b for a, b in zip(self.positives, other.positives, strict=True)),
+        )
+
+    @property
+    def ece(self) -> float | None:
+        """Expected calibration error in [0, 1]: the cases' mean |mean p − share of positives| of their bin. Guo 2017."""
+        total = sum(self.counts)
+        if not total:
+            return None
+        return float(np.abs(np.subtract(self.score_sums, self.positives)).sum() / total)
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """One point of a reliability curve: mean p against the observed share of positives, with its 95 % Wilson interval.
+
+    The interval counts images as independent. In an empty bin the four numbers are None.
+    """
+
+    low: float
+    high: float
+    count: int
+    mean: float | None
+    observed: float | None
+    observed_low: float | None
+    observed_high: float | None
+
+
+def brier(labels: ArrayLike, p: ArrayLike) -> float | None:
+    """Mean squared distance between p and the label, in [0, 1], 0 the best; None without cases. Brier 1950."""
+    label, score = _cases(labels, p)
+    return float(np.square(score - label).mean()) if len(score) else None
+
+
+def ece(labels: ArrayLike, p: ArrayLike, *, bins: int = 15) -> float | None:
+    """Expected calibration error over equal-width bins, in [0, 1]; None without cases."""
+    return CalibrationBins.of(labels, p, bins=bins).ece
+
+
+def reliability(labels: ArrayLike, p: ArrayLike, bins: int = 10) -> tuple[ReliabilityBin, ...]:
+    """The reliability curve over equal-width bins, empty bins included."""
+    sums = CalibrationBins.of(labels, p, bins=bins)
+    edge = np.linspace(0, 1, bins + 1).tolist()
+    points = []
+    for k, (count, score, hit) in enumerate(zip(sums.counts, sums.score_sums, sums.positives, strict=True)):
+        if count:
+            points.append(ReliabilityBin(edge[k], edge[k + 1], count, score / count, hit / count, *wilson(hit, count)))
+        else:
+            points.append(ReliabilityBin(edge[k], edge[k + 1], 0, None, None, None, None))
+    return tuple(points)
+
+
+def wilson(successes: int, trials: int, *, confidence: float = 0.95) -> tuple[float, float]:
+    """Score interval of a proportion of `trials` ≥ 1 independent trials, in [0, 1]. Wilson 1927."""
+    z2 = float(ndtri((1 + confidence) / 2)) ** 2
+    share = successes / trials
+    center = (share + z2 / (2 * trials)) / (1 + z2 / trials)
+    reach = np.sqrt(z2 * (share * (1 - share) / trials + z2 / (4 * trials**2))) / (1 + z2 / trials)
+    return max(0.0, float(center - reach)), min(1.0, float(center + reach))
+
+
+def calibration_slope(labels: ArrayLike, p: ArrayLike) -> Estimate:
+    """The slope b of logit P(label) = a + b logit(p), maximum likelihood; 1 is ideal, below 1 p is too extreme.
+
+    Cox 1958; Van Calster et al. 2019. `separated` where a threshold on p splits the classes: no finite b is the best.
+    """
+    label, score = _cases(labels, p)
+    x = _logits(score)
+    if label.all() or not label.any():
+        return Estimate(None, "one-class")
+    if x.min() == x.max():
+        return Estimate(None, "constant")
+    below, above = x[label == 0], x[label == 1]
+    if below.max() <= above.min() or above.max() <= below.min():
+        return Estimate(None, "separated")
+    design = np.column_stack([np.ones_like(x), x - x.mean()])
+    return Estimate(float(_fit(design, np.zeros_like(x), label)[1]))
+
+
+def calibration_intercept(labels: ArrayLike, p: ArrayLike) -> Estimate:
+    """The intercept a of logit P(label) = a + logit(p), slope fixed at 1; 0 is ideal, above 0 means p is too low.
+
+    "Calibration in the large" on the logit scale. Van Calster et al. 2019.
+    """
+    label, score = _cases(labels, p)
+    if label.all() or not label.any():
+        return Estimate(None, "one-class")
+    x = _logits(score)
+    return Estimate(float(_fit(np.ones((len(x), 1)), x, label)[0]))
+
+
+def _fit(design: Floats, offset: Floats, label: Floats) -> Floats:
+    """Logistic regression with an offset by Newton; a step is halved until the (concave) likelihood does not fall."""
+    beta = np.zeros(design.shape[1])
+    likelihood = _likelihood(offset, label)
+    for _ in range(100):
+        mean = expit(offset + design @ beta)
+        gradient = design.T @ (label - mean)
+        information = design.T @ (design * (mean * (1 - mean))[:, None])
+        step = np.linalg.lstsq(information, gradient, rcond=None)[0]
+        for _ in range(60):
+            proposal = _likelihood(offset + design @ (beta + step), label)
+            if proposal >= likelihood:
+                break
+            step = step / 2
+        else:
+            return beta
+        beta = beta + step
+        likelihood = proposal
+        if np.abs(step).max() <= 1e-12 * (1 + np.abs(beta).max()):
+            return beta
+    return beta
+
+
+def _likelihood(linear: Floats, label: Floats) -> float:
+    return float(log_expit(np.where(label == 1, linear, -linear)).sum())
+
+
+def _logits(p: Floats) -> Floats:
+    with np.errstate(divide="ignore"):
+        return np.asarray(np.clip(logit(p), -LOGIT_LIMIT, LOGIT_LIMIT), dtype=np.float64)
+
+
+def _cases(labels: ArrayLike, p: ArrayLike) -> tuple[Floats, Floats]:
+    """Labels as 0.0 and 1.0, and probabilities."""
+    label, score = np.asarray(labels).astype(np.bool_).astype(np.float64), np.asarray(p, dtype=np.float64)
+    if label.shape != score.shape or score.ndim != 1:
+        raise ValueError(f"labels {label.shape} and probabilities {score.shape} must be two vectors of one length")
+    if not ((score >= 0) & (score <= 1)).all():
+        raise ValueError("a probability is outside [0, 1] or not a number; did training diverge?")
+    return label, score

@@ -1,0 +1,206 @@
+"""Metrics that add across sites: `sum(parts, EvaluationSums.zero())` is what one site with all cases would have sent.
+
+Integers add in any order; the float sums (`brier`, `loss_sum`, bins of p) are added in the order of site ids.
+"""
+
+from __future__ import annotations
+
+__all__ = ["BrierSum", "Confusion", "EvaluationSums", "ScoreHistogram", "threshold_at_sensitivity"]
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from common.calibration import CalibrationBins
+from common.errors import RunFailed
+from common.histogram import ScoreHistogram
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Cases by label and by decision at one threshold: predicted positive is `score >= threshold`."""
+
+    tp: int
+    fp: int
+    tn: int
+    fn: int
+
+    @classmethod
+    def zero(cls) -> Confusion:
+        """No cases."""
+        return cls(0, 0, 0, 0)
+
+    @classmethod
+    def of(cls, labels: ArrayLike, scores: ArrayLike, *, threshold: float) -> Confusion:
+        """Count some cases; labels (N,) are 0/1, scores (N,)."""
+        positive, called = np.asarray(labels).astype(np.bool_), np.asarray(scores) >= threshold
+        tp, fp = int((positive & called).sum()), int((~positive & called).sum())
+        return cls(tp, fp, tn=int((~positive).sum()) - fp, fn=int(positive.sum()) - tp)
+
+    def __add__(self, other: Confusion) -> Confusion:
+        return Confusion(self.tp + other.tp, self.fp + other.fp, self.tn + other.tn, self.fn + other.fn)
+
+    @property
+    def sensitivity(self) -> float | None:
+        """Share of positives called positive, in [0, 1]; None without positives."""
+        return self.tp / (self.tp + self.fn) if self.tp + self.fn else None
+
+    @property
+    def specificity(self) -> float | None:
+        """Share of negatives called negative, in [0, 1]; None without negatives."""
+        return self.tn / (self.tn + self.fp) if self.tn + self.fp else None
+
+
+@dataclass(frozen=True)
+class BrierSum:
+    """Σ (p − label)² over `count` cases."""
+
+    squares: float
+    count: int
+
+    @classmethod
+    def zero(cls) -> BrierSum:
+        """No cases."""
+        return cls(0.0, 0)
+
+    @classmethod
+    def of(cls, labels: ArrayLike, p: ArrayLike) -> BrierSum:
+        """Sum over some cases; labels (N,) are 0/1, `p` (N,) the probability of the positive class."""
+        error = np.asarray(p, dtype=np.float64) - np.asarray(labels).astype(np.bool_)
+        return cls(float(error @ error), len(error))
+
+    def __add__(self, other: BrierSum) -> BrierSum:
+        return BrierSum(self.squares + other.squares, self.count + other.count)
+
+    @property
+    def value(self) -> float | None:
+        """The Brier score, in [0, 1]; None without cases."""
+        return self.squares / self.count if self.count else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSums:
+    """Everything about one model that a site sends as sums. `loss_sum` is None where the loss was not measured.
+
+    `sites` names who is in it: one site twice, two thresholds or two kinds of bins do not add. `confusion` is at
+    `threshold`; both are None before a threshold is locked.
+    """
+
+    sites: tuple[str, ...]
+    n_images: int
+    n_patients: int
+    loss_sum: float | None
+    threshold: float | None
+    confusion: Confusion | None
+    brier: BrierSum
+    calibration: CalibrationBins
+    histogram: ScoreHistogram
+
+    @classmethod
+    def zero(cls) -> EvaluationSums:
+        """No site: the neutral element of `+`."""
+        return cls(
+            sites=(),
+            n_images=0,
+            n_patients=0,
+            loss_sum=None,
+            threshold=None,
+            confusion=None,
+            brier=BrierSum.zero(),
+            calibration=CalibrationBins.zero(),
+            histogram=ScoreHistogram.zero(),
+        )
+
+    @classmethod
+    def of(
+        cls,
+        labels: ArrayLike,
+        p: ArrayLike,
+        patients: ArrayLike,
+        *,
+        site: str,
+        threshold: float | None = None,
+        loss_sum: float | None = None,
+        bins: int = 1024,
+    ) -> EvaluationSums:
+        """A site's sums: labels (N,) are 0/1, `p` (N,) the probability of the positive class, `patients` (N,) names."""
+        return cls(
+            sites=(site,),
+            n_images=len(np.asarray(labels)),
+            n_patients=len(np.unique(np.asarray(patients))),
+            loss_sum=loss_sum,
+            threshold=threshold,
+            confusion=None if threshold is None else Confusion.of(labels, p, threshold=threshold),
+            brier=BrierSum.of(labels, p),
+            calibration=CalibrationBins.of(labels, p),
+            histogram=ScoreHistogram.of(labels, p, bins=bins),
+        )
+
+    def __add__(self, other: EvaluationSums) -> EvaluationSums:
+        if not self.sites:
+            return other
+        if not other.sites:
+            return self
+        if twice := sorted(set(self.sites) & set(other.sites)):
+            raise RunFailed(f"site {twice[0]} is in both sums; count each site once")
+        if self.threshold != other.threshold:
+            raise RunFailed(
+                f"sums at thresholds {self.threshold} and {other.threshold} do not add; lock one for all sites"
+            )
+        if len(self.histogram.positives) != len(other.histogram.positives):
+            raise RunFailed(f"site {other.sites[0]} counts other histogram bins; do all sites run the same release?")
+        return EvaluationSums(
+            sites=tuple(sorted((*self.sites, *other.sites))),
+            n_images=self.n_images + other.n_images,
+            n_patients=self.n_patients + other.n_patients,
+            loss_sum=None if self.loss_sum is None or other.loss_sum is None else self.loss_sum + other.loss_sum,
+            threshold=self.threshold,
+            confusion=None if self.confusion is None or other.confusion is None else self.confusion + other.confusion,
+            brier=self.brier + other.brier,
+            calibration=self.calibration + other.calibration,
+            histogram=self.histogram + other.histogram,
+        )
+
+    @property
+    def loss(self) -> float | None:
+        """Mean loss per image; None without images or where a site did not measure it."""
+        return self.loss_sum / self.n_images if self.loss_sum is not None and self.n_images else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for the wire: numbers, strings, None, lists and dicts by field name."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> EvaluationSums:
+        """The inverse of `to_json`. Raises RunFailed where it is not what `to_json` writes."""
+        try:
+            if strange := data.keys() ^ cls.__dataclass_fields__.keys():
+                raise KeyError(sorted(strange)[0])
+            return cls(
+                sites=tuple(map(str, data["sites"])),
+                n_images=int(data["n_images"]),
+                n_patients=int(data["n_patients"]),
+                loss_sum=_number(data["loss_sum"]),
+                threshold=_number(data["threshold"]),
+                confusion=None if data["confusion"] is None else Confusion(**data["confusion"]),
+                brier=BrierSum(**data["brier"]),
+                calibration=CalibrationBins(**{name: tuple(sums) for name, sums in data["calibration"].items()}),
+                histogram=ScoreHistogram.from_json(data["histogram"]),
+            )
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise RunFailed(f"evaluation sums cannot be read ({error}); do all sites run the same release?") from error
+
+
+def threshold_at_sensitivity(labels: ArrayLike, scores: ArrayLike, sensitivity: float = 0.90) -> float | None:
+    """The largest t at which `score >= t` finds `sensitivity`, in (0, 1], of the positives; None without positives."""
+    positives = np.sort(np.asarray(scores, dtype=np.float64)[np.asarray(labels).astype(np.bool_)])[::-1]
+    if not len(positives):
+        return None
+    found = np.arange(1, len(positives) + 1) / len(positives)
+    return float(positives[np.searchsorted(found, sensitivity)])
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
