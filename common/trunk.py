@@ -1,0 +1,91 @@
+"""The convolutional part of the model: torchvision's ResNets for one gray channel, and a small network for tests.
+
+Parameters are named as torchvision names them. ReLUs are not in place and the residual sum makes a new tensor, so that
+hooks on layers see what they expect.
+"""
+
+from __future__ import annotations
+
+__all__ = ["ResNetTrunk", "SmallTrunk", "build_trunk"]
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+from torch import Tensor, nn
+from torchvision.models import resnet
+
+from common.norm import Norm, norm_layer
+
+Backbone = Literal["resnet18", "resnet34", "resnet50", "small"]
+
+
+class Basic(resnet.BasicBlock):  # type: ignore[misc]
+    """torchvision's basic block without changes in place (He 2016)."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.relu = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, C', H / stride, W / stride)."""
+        shortcut = x if self.downsample is None else self.downsample(x)
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        return self.relu(out + shortcut)  # type: ignore[no-any-return]
+
+
+class Bottleneck(resnet.Bottleneck):  # type: ignore[misc]
+    """torchvision's bottleneck block without changes in place."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.relu = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, C', H / stride, W / stride)."""
+        shortcut = x if self.downsample is None else self.downsample(x)
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.relu(self.bn2(self.conv2(out)))
+        out = self.bn3(self.conv3(out))
+        return self.relu(out + shortcut)  # type: ignore[no-any-return]
+
+
+class ResNetTrunk(resnet.ResNet):  # type: ignore[misc]
+    """A ResNet for one gray channel, up to its last feature map; `channels` of them, at 1/32 of the resolution."""
+
+    def __init__(self, block: type[nn.Module], depths: list[int], *, norm: Callable[[int], nn.Module]) -> None:
+        super().__init__(block, depths, norm_layer=norm)
+        self.channels: int = self.fc.in_features
+        self.relu = nn.ReLU()
+        self.conv1 = nn.Conv2d(1, 64, 7, stride=2, padding=3, bias=False)
+        del self.avgpool, self.fc
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 1, S, S) to (B, C, S/32, S/32)."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        return self.layer4(self.layer3(self.layer2(self.layer1(x))))  # type: ignore[no-any-return]
+
+
+class SmallTrunk(nn.Sequential):
+    """Four 3 × 3 convolutions of stride 2, some 185,000 parameters: for tests and phantoms, not for patients."""
+
+    def __init__(self, *, norm: Callable[[int], nn.Module], widths: tuple[int, ...] = (32, 64, 96, 128)) -> None:
+        super().__init__()
+        self.channels = widths[-1]
+        for i, (before, after) in enumerate(zip((1, *widths), widths, strict=False), start=1):
+            self.add_module(f"conv{i}", nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False))
+            self.add_module(f"bn{i}", norm(after))
+            self.add_module(f"relu{i}", nn.ReLU())
+
+
+def build_trunk(backbone: Backbone, *, norm: Norm) -> ResNetTrunk | SmallTrunk:
+    """The trunk with torch's own initial values."""
+    match backbone:
+        case "resnet18":
+            return ResNetTrunk(Basic, [2, 2, 2, 2], norm=norm_layer(norm))
+        case "resnet34":
+            return ResNetTrunk(Basic, [3, 4, 6, 3], norm=norm_layer(norm))
+        case "resnet50":
+            return ResNetTrunk(Bottleneck, [3, 4, 6, 3], norm=norm_layer(norm))
+        case "small":
+            return SmallTrunk(norm=norm_layer(norm, groups=8))
