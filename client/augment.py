@@ -22,7 +22,7 @@ MEAN, SPREAD = 0.35, 0.22
 
 def normalise(crops_BSS: Tensor) -> Tensor:
     """Gray values 0…255 (uint8) to (B, 1, S, S) float32 in about N(0, 1)."""
-    return ((crops_BSS.float() - 255 * MEAN) / (255 * SPREAD)).unsqueeze(1)
+    return crops_BSS.float().div_(255).sub_(MEAN).div_(SPREAD).unsqueeze(1)
 
 
 def augment(crops_BSS: Tensor, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
@@ -31,19 +31,19 @@ def augment(crops_BSS: Tensor, augmentation: Augmentation, generator: torch.Gene
     x = crops_BSS.float().unsqueeze(1)
     if a.rotate or a.scale or a.shift or a.flip:
         x = _move(x, a, generator)
-    x = x / 255
+    x.div_(255)
     if a.gamma:
-        x = x.clamp_min(0) ** torch.exp(_normal(x, a.gamma, generator))
+        x.pow_(torch.exp(_normal(x, a.gamma, generator)))
     if a.gain:
-        x = (x * torch.exp(_normal(x, a.gain, generator)) + _normal(x, a.gain / 4, generator)).clamp(0, 1)
+        x.mul_(torch.exp(_normal(x, a.gain, generator))).add_(_normal(x, a.gain / 4, generator)).clamp_(0, 1)
     if a.blur:
         x = _blur(x, a.blur, generator)
     if a.noise:
         noise = torch.randn(x.shape, generator=generator).to(x.device)
-        x = (x * (1 + a.noise * noise)).clamp(0, 1)
+        x.mul_(noise.mul_(a.noise).add_(1)).clamp_(0, 1)
     if a.erase:
         x = _erase(x, a.erase, generator)
-    return (x - MEAN) / SPREAD
+    return x.sub_(MEAN).div_(SPREAD)
 
 
 def _uniform(x: Tensor, spread: float, generator: torch.Generator) -> Tensor:
@@ -55,16 +55,24 @@ def _normal(x: Tensor, spread: float, generator: torch.Generator) -> Tensor:
 
 
 def _move(x: Tensor, a: Augmentation, generator: torch.Generator) -> Tensor:
-    angle = _uniform(x, math.radians(a.rotate), generator).flatten()
-    scale = torch.exp(_uniform(x, math.log1p(a.scale), generator)).flatten()
-    shift_x, shift_y = (2 * _uniform(x, a.shift, generator).flatten() for _ in range(2))
-    mirror = 1 - 2 * (torch.rand(len(x), generator=generator) < a.flip).to(x)
+    """Each pixel of the result is read at a place of its own: one affine map per image, mirror included.
+
+    The grid is made by broadcasting and kept as (B, 2, S, S): a quarter of the time of `affine_grid`.
+    """
+    angle, scale, shift_x, shift_y, mirror = torch.rand(5, len(x), generator=generator) * 2 - 1
+    angle, scale = angle * math.radians(a.rotate), torch.exp(scale * math.log1p(a.scale))
+    shift_x, shift_y = shift_x * 2 * a.shift, shift_y * 2 * a.shift
+    mirror = torch.where((mirror + 1) / 2 < a.flip, -1.0, 1.0)
     if not (a.rotate or a.scale or a.shift):
-        return torch.where(mirror[:, None, None, None] < 0, x.flip(3), x)
+        return torch.where(mirror[:, None, None, None].to(x) < 0, x.flip(3), x)
     cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
-    theta = torch.stack([cos * mirror, -sin, shift_x, sin * mirror, cos, shift_y], 1).view(-1, 2, 3)
-    grid = F.affine_grid(theta, list(x.shape), align_corners=False)
-    return F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    from_x = torch.stack([cos * mirror, sin * mirror], 1)[:, :, None, None].to(x)
+    from_y = torch.stack([-sin, cos], 1)[:, :, None, None].to(x)
+    shift = torch.stack([shift_x, shift_y], 1)[:, :, None, None].to(x)
+    side = x.shape[-1]
+    at = ((torch.arange(side, device=x.device) * 2 + 1) / side - 1).to(x)
+    where_B2SS = torch.addcmul(from_y * at[:, None] + shift, from_x, at)
+    return F.grid_sample(x, where_B2SS.permute(0, 2, 3, 1), "bilinear", "zeros", align_corners=False)
 
 
 def _blur(x: Tensor, probability: float, generator: torch.Generator) -> Tensor:

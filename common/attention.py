@@ -99,7 +99,8 @@ class Attention(nn.Module):
         """The mean over positions, weighted by the map: (B, C)."""
         joined, map_B1HW = self(features_BCHW)
         if self.spatial is None:
-            return joined.mean((2, 3))
+            average: Tensor = joined.mean((2, 3))
+            return average
         weights = map_B1HW.flatten(2) / map_B1HW.sum((2, 3)).clamp_min(1e-6)[:, :, None]
         pooled: Tensor = (joined.flatten(2) * weights).sum(2)
         return pooled

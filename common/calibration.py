@@ -72,7 +72,7 @@ class CalibrationBins:
 
     @property
     def ece(self) -> float | None:
-        """Expected calibration error in [0, 1]: the cases' mean |mean p − share of positives| of their bin. Guo 2017."""
+        """Expected calibration error in [0, 1]: the cases' mean |mean p − share positive| of their bin. Guo 2017."""
         total = sum(self.counts)
         if not total:
             return None

@@ -86,6 +86,7 @@ class PartReport:
     auc: float | None
     auc_low: float | None
     auc_high: float | None
+    auc_variance: float | None
     auc_patient: float | None
     loss: float | None
     calibration_slope: float | None

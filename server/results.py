@@ -29,6 +29,7 @@ class Row:
     auc: float | None
     auc_low: float | None
     auc_high: float | None
+    auc_variance: float | None
     auc_patient: float | None
     sensitivity: float | None
     specificity: float | None

@@ -1,0 +1,127 @@
+"""One model on some cases: every number that a row of results holds, exact, and the sums that add across sites."""
+
+from __future__ import annotations
+
+__all__ = ["Measures", "log_loss", "measure", "measure_cases"]
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client.site import Site
+from common.auc import clustered_auc, macro_auc, patient_auc
+from common.calibration import brier, calibration_intercept, calibration_slope, ece
+from common.metrics import Confusion, EvaluationSums
+from common.orders import PartReport
+
+
+@dataclass(frozen=True)
+class Measures:
+    """The numbers of a row; None where one does not exist, and `why` says why the first of them does not.
+
+    With more than two classes `auc` and `auc_patient` are macro one-against-rest and have no interval here
+    (`why` is `multi-class`), and the numbers that need a threshold are those of the positive class against the rest.
+    """
+
+    n_images: int
+    n_patients: int
+    auc: float | None
+    auc_low: float | None
+    auc_high: float | None
+    auc_variance: float | None
+    auc_patient: float | None
+    sensitivity: float | None
+    specificity: float | None
+    calibration_slope: float | None
+    calibration_intercept: float | None
+    brier: float | None
+    ece: float | None
+    why: str | None
+
+
+def measure_cases(
+    labels: NDArray[np.int64],
+    scores: NDArray[np.float64],
+    patients: NDArray[np.int64],
+    *,
+    positive_index: int,
+    threshold: float | None,
+) -> Measures:
+    """Measure cases: labels (N,), scores (N, K) probabilities, patients (N,); positive is `score >= threshold`."""
+    positive, p = labels == positive_index, scores[:, positive_index]
+    area = clustered_auc(positive, p, patients)
+    slope, intercept = calibration_slope(positive, p), calibration_intercept(positive, p)
+    counts = Confusion.of(positive, p, threshold=threshold) if threshold is not None else None
+    multi = scores.shape[1] > 2
+    reasons = (
+        "multi-class" if multi else None,
+        area.why,
+        slope.why,
+        intercept.why,
+        "no-threshold" if threshold is None else None,
+    )
+    return Measures(
+        n_images=len(labels),
+        n_patients=len(np.unique(patients)),
+        auc=macro_auc(labels, scores) if multi else area.auc,
+        auc_low=None if multi else area.low,
+        auc_high=None if multi else area.high,
+        auc_patient=_macro_by_patient(labels, scores, patients) if multi else patient_auc(positive, p, patients),
+        auc_variance=None if multi else area.variance,
+        sensitivity=counts.sensitivity if counts else None,
+        specificity=counts.specificity if counts else None,
+        calibration_slope=slope.value,
+        calibration_intercept=intercept.value,
+        brier=brier(positive, p),
+        ece=ece(positive, p),
+        why=next((reason for reason in reasons if reason), None),
+    )
+
+
+def measure(
+    site: Site, rows: NDArray[np.int64], scores: NDArray[np.float64], *, threshold: float | None
+) -> PartReport:
+    """What a site sends about the cases `rows` (n,) with their scores (n, K)."""
+    labels, patients = site.labels[rows], site.patients[rows]
+    index = site.task.positive_index
+    found = measure_cases(labels, scores, patients, positive_index=index, threshold=threshold)
+    loss = log_loss(labels, scores)
+    sums = EvaluationSums.of(
+        labels == index,
+        scores[:, index],
+        patients,
+        site=site.id,
+        threshold=threshold,
+        loss_sum=None if loss is None else loss * len(rows),
+    )
+    return PartReport(
+        n_images=found.n_images,
+        n_patients=found.n_patients,
+        auc=found.auc,
+        auc_low=found.auc_low,
+        auc_high=found.auc_high,
+        auc_variance=found.auc_variance,
+        auc_patient=found.auc_patient,
+        loss=loss,
+        calibration_slope=found.calibration_slope,
+        calibration_intercept=found.calibration_intercept,
+        why=found.why,
+        sums=sums.to_json(),
+    )
+
+
+def log_loss(labels: NDArray[np.int64], scores: NDArray[np.float64]) -> float | None:
+    """Mean −log probability of the true class, in nats; None without cases. Probabilities below 1e-12 count as that."""
+    if not len(labels):
+        return None
+    return float(-np.log(np.maximum(scores[np.arange(len(labels)), labels], 1e-12)).mean())
+
+
+def _macro_by_patient(
+    labels: NDArray[np.int64], scores: NDArray[np.float64], patients: NDArray[np.int64]
+) -> float | None:
+    _, first, code = np.unique(patients, return_index=True, return_inverse=True)
+    count = np.bincount(code)
+    means = np.stack([np.bincount(code, weights=scores[:, k]) / count for k in range(scores.shape[1])], axis=1)
+    return macro_auc(labels[first], means)

@@ -1,0 +1,147 @@
+"""The last evaluation of a federated run: lock the threshold, ask every site, write `results.json`. Sums only."""
+
+from __future__ import annotations
+
+__all__ = ["evaluate_finally"]
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+
+from common.config import Experiment
+from common.errors import RunFailed
+from common.metrics import EvaluationSums
+from common.orders import Part, PartReport
+from common.provenance import provenance
+from server.records import Records
+from server.results import Row, write_results
+from server.rounds import Evaluated, Federation, Outcome, Roster, evaluate_order
+
+_EVERY: tuple[Part, ...] = ("train", "val", "test")
+
+
+def evaluate_finally(
+    federation: Federation,
+    roster: Roster,
+    experiment: Experiment,
+    outcome: Outcome,
+    *,
+    run: str,
+    folder: Path,
+    records: Records,
+) -> None:
+    """Two messages to each site: val sums for the threshold, then the test cases at that threshold."""
+    last = experiment.training.rounds
+    val = evaluate_order(experiment, {"val": ("val",)}, run=run, round_number=last)
+    validated = federation.evaluate(last, dict.fromkeys(roster.train, val), outcome.weights)
+    threshold = _threshold(validated, experiment)
+    own = evaluate_order(experiment, {"test": ("test",)}, run=run, round_number=last, threshold=threshold)
+    whole = evaluate_order(experiment, {"test": _EVERY}, run=run, round_number=last, threshold=threshold)
+    orders = dict.fromkeys(roster.train, own) | dict.fromkeys(roster.held_out, whole)
+    evaluated = federation.evaluate(last, orders, outcome.weights)
+    for site, why in sorted({**validated.failures, **evaluated.failures}.items()):
+        records.add("failure", run=run, round=last, site=site, why=why)
+    rows = _rows(evaluated, roster, experiment, threshold)
+    if not rows:
+        raise RunFailed("no site evaluated the final model; see the failures in records.jsonl")
+    steps = outcome.steps
+    each = steps * experiment.training.batch_size
+    cards = {**roster.train, **roster.held_out}
+    write_results(
+        folder,
+        config=tomllib.loads((folder / "config.toml").read_text(encoding="utf-8")),
+        budget={"sample_gradients": each, "steps": steps, "batch_size": experiment.training.batch_size},
+        provenance=provenance(
+            threads=experiment.threads, data={site: card.data_sha256 for site, card in sorted(cards.items())}
+        ),
+        rows=rows,
+        contrasts=[],
+    )
+
+
+def _sums(evaluated: Evaluated, part: str, sites: Mapping[str, object]) -> EvaluationSums:
+    reports = (evaluated.reports[site].parts.get(part) for site in sorted(sites) if site in evaluated.reports)
+    return sum((EvaluationSums.from_json(report.sums) for report in reports if report), EvaluationSums.zero())
+
+
+def _threshold(validated: Evaluated, experiment: Experiment) -> float | None:
+    """Sensitivity `evaluation.sensitivity` on the pooled val patients of the training centers, to one histogram bin."""
+    return _sums(validated, "val", validated.reports).histogram.threshold_at(experiment.evaluation.sensitivity)
+
+
+def _rows(evaluated: Evaluated, roster: Roster, experiment: Experiment, threshold: float | None) -> list[Row]:
+    trained_on = tuple(sorted(roster.train))
+    rows = []
+    for site, report in sorted(evaluated.reports.items()):
+        part = report.parts.get("test")
+        if part is not None:
+            rows.append(_row(site, part, experiment, trained_on, site in roster.held_out, threshold))
+    together = _sums(evaluated, "test", roster.train)
+    if together.n_images:
+        rows.append(_row_of_all(together, experiment, trained_on, threshold))
+    return rows
+
+
+def _row(
+    site: str,
+    part: PartReport,
+    experiment: Experiment,
+    trained_on: tuple[str, ...],
+    held_out: bool,
+    threshold: float | None,
+) -> Row:
+    sums = EvaluationSums.from_json(part.sums)
+    return Row(
+        arm="federated",
+        protocol=experiment.protocol,
+        seed=experiment.seed,
+        site=site,
+        held_out=held_out,
+        trained_on=trained_on,
+        predictions=None,
+        n_images=part.n_images,
+        n_patients=part.n_patients,
+        auc=part.auc,
+        auc_low=part.auc_low,
+        auc_high=part.auc_high,
+        auc_variance=part.auc_variance,
+        auc_patient=part.auc_patient,
+        sensitivity=sums.confusion.sensitivity if sums.confusion else None,
+        specificity=sums.confusion.specificity if sums.confusion else None,
+        calibration_slope=part.calibration_slope,
+        calibration_intercept=part.calibration_intercept,
+        brier=sums.brier.value,
+        ece=sums.calibration.ece,
+        threshold=threshold,
+        why=part.why,
+    )
+
+
+def _row_of_all(
+    sums: EvaluationSums, experiment: Experiment, trained_on: tuple[str, ...], threshold: float | None
+) -> Row:
+    """All training centers' test cases, from sums alone: the AUC to one histogram bin, without an interval."""
+    return Row(
+        arm="federated",
+        protocol=experiment.protocol,
+        seed=experiment.seed,
+        site="all",
+        held_out=False,
+        trained_on=trained_on,
+        predictions=None,
+        n_images=sums.n_images,
+        n_patients=sums.n_patients,
+        auc=sums.histogram.auc,
+        auc_low=None,
+        auc_high=None,
+        auc_variance=None,
+        auc_patient=None,
+        sensitivity=sums.confusion.sensitivity if sums.confusion else None,
+        specificity=sums.confusion.specificity if sums.confusion else None,
+        calibration_slope=None,
+        calibration_intercept=None,
+        brier=sums.brier.value,
+        ece=sums.calibration.ece,
+        threshold=threshold,
+        why="from-sums",
+    )

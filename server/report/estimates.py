@@ -1,0 +1,96 @@
+"""From rows (one for each seed, and for local one for each model) to what the report shows.
+
+The rule, which the page's glossary repeats: a number is the mean over seeds, and for the arm local over the other centers'
+models as well; its interval is the mean of their lower and of their upper bounds, the interval of a typical single model.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Estimate", "WHY", "contrast", "estimate", "reason", "worst_first"]
+
+from dataclasses import dataclass
+
+from server.report.numbers import mean
+from server.report.reading import ALL, LEAVE_ONE_OUT, Contrast, Row, Run
+
+WHY = {
+    "suppressed": "suppressed: fewer patients than the center's policy lets out",
+    "one-class": "the cases are all of one class",
+    "too-few": "too few cases",
+    "separated": "the scores separate the classes completely, so no slope can be estimated",
+}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """AUC of an arm at a site: mean over `rows`, its interval, every row's own value in `each`, and why it is None."""
+
+    arm: str
+    protocol: str
+    site: str
+    auc: float | None
+    low: float | None
+    high: float | None
+    each: tuple[float, ...]
+    rows: tuple[Row, ...]
+    why: str | None
+
+    def value(self, name: str) -> float | None:
+        """Mean over the rows of another measure, such as `brier`, where it exists."""
+        return mean(getattr(row, name) for row in self.rows)
+
+
+def estimate(run: Run, arm: str, protocol: str, site: str) -> Estimate | None:
+    """The arm at the site (or `all`); None where the run holds nothing about it."""
+    rows = tuple(r for r in run.rows if (r.arm, r.protocol, r.site) == (arm, protocol, site) and _speaks(r))
+    if not rows and site == ALL and protocol == LEAVE_ONE_OUT:
+        return _mean_of_centers(run, arm)
+    if not rows:
+        return None
+    there = [row for row in rows if row.auc is not None]
+    bounded = bool(there) and all(row.auc_low is not None and row.auc_high is not None for row in there)
+    return Estimate(
+        arm,
+        protocol,
+        site,
+        mean(row.auc for row in there),
+        mean(row.auc_low for row in there) if bounded else None,
+        mean(row.auc_high for row in there) if bounded else None,
+        tuple(row.auc for row in there if row.auc is not None),
+        rows,
+        None if there else reason(rows[0].why),
+    )
+
+
+def _speaks(row: Row) -> bool:
+    """Whether a row is what its arm stands for: a local model is at home in-federation and a stranger otherwise."""
+    if row.arm != "local" or row.site == ALL:
+        return True
+    at_home = row.site in row.trained_on
+    return not at_home if row.protocol == LEAVE_ONE_OUT or row.held_out else at_home
+
+
+def _mean_of_centers(run: Run, arm: str) -> Estimate | None:
+    """The mean over centers where the run gives no row for `all`; it has no interval."""
+    parts = [e for site in run.sites(LEAVE_ONE_OUT) if (e := estimate(run, arm, LEAVE_ONE_OUT, site)) is not None]
+    if not parts or any(part.auc is None for part in parts):
+        return None
+    return Estimate(arm, LEAVE_ONE_OUT, ALL, mean(p.auc for p in parts), None, None, (), (), None)
+
+
+def worst_first(run: Run, arm: str, protocol: str) -> list[str]:
+    """The protocol's sites, the lowest AUC of `arm` first; sites without one come last."""
+    found = {site: estimate(run, arm, protocol, site) for site in run.sites(protocol)}
+    ranked = {site: e.auc if e is not None and e.auc is not None else 2.0 for site, e in found.items()}
+    return sorted(ranked, key=lambda site: (ranked[site], site))
+
+
+def contrast(run: Run, b: str, protocol: str, site: str) -> Contrast | None:
+    """Federated minus `b` at the site, as the run gives it."""
+    wanted = ("federated", b, protocol, site)
+    return next((c for c in run.contrasts if (c.a, c.b, c.protocol, c.site) == wanted), None)
+
+
+def reason(why: str | None) -> str:
+    """Why a number is not there, in words."""
+    return WHY.get(why, why) if why else "not computed in this run"

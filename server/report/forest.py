@@ -1,0 +1,76 @@
+"""The forest plot: AUC with its interval for every center and arm, one panel for each protocol."""
+
+from __future__ import annotations
+
+__all__ = ["forest"]
+
+import math
+
+from markupsafe import Markup
+
+from server.report.drawing import Scale, group, join, line, marker, svg, text, ticks
+from server.report.estimates import Estimate, estimate, worst_first
+from server.report.numbers import decimal, interval
+from server.report.reading import ALL, LEAVE_ONE_OUT, Run
+from server.report.sentence import lead_arm
+
+_WIDTH, _LEFT, _RIGHT = 400.0, 22.0, 286.0
+_HEAD, _ROW, _GAP = 20.0, 17.0, 9.0
+
+
+def forest(run: Run, protocol: str) -> Markup:
+    """One panel: centers from worst to best, then the whole; a light dot is one seed (for local, one model and seed)."""
+    lead = lead_arm(run) or "federated"
+    sites = [*worst_first(run, lead, protocol), ALL]
+    blocks = [
+        (site, [e for arm in run.arms(protocol) if (e := estimate(run, arm, protocol, site)) is not None]) for site in sites
+    ]
+    blocks = [(site, found) for site, found in blocks if found]
+    scale = Scale(_lowest(blocks), 1.0, _LEFT, _RIGHT)
+    parts, y = [], 6.0
+    for site, found in blocks:
+        parts.append(text(0, y + 13, _name(site, protocol), class_="label strong"))
+        y += _HEAD
+        for e in found:
+            parts.append(_row(e, scale, y + _ROW / 2))
+            y += _ROW
+        y += _GAP
+    frame = _frame(scale, y)
+    return svg(frame, *parts, width=_WIDTH, height=y + 36, title=f"AUC by center and arm, {protocol}", class_="forest")
+
+
+def _name(site: str, protocol: str) -> str:
+    if site != ALL:
+        return site if len(site) <= 40 else site[:39] + "…"
+    return "Mean of centers" if protocol == LEAVE_ONE_OUT else "All cases together"
+
+
+def _lowest(blocks: list[tuple[str, list[Estimate]]]) -> float:
+    seen = [v for _, found in blocks for e in found for v in (e.auc, e.low, *e.each) if v is not None]
+    return max(0.0, min(0.5, math.floor(min(seen, default=0.5) * 10) / 10))
+
+
+def _frame(scale: Scale, bottom: float) -> Markup:
+    marks = ticks(scale.low, scale.high)
+    grid = [line(scale(t), 2, scale(t), bottom, class_="chance" if t == 0.5 else "grid") for t in marks]
+    names = [text(scale(t), bottom + 14, decimal(t, places=1), class_="tick", anchor="middle") for t in marks]
+    middle = (scale.start + scale.end) / 2
+    return join([*grid, *names, text(middle, bottom + 30, "AUC (.5 is chance)", class_="tick", anchor="middle")])
+
+
+def _row(e: Estimate, scale: Scale, y: float) -> Markup:
+    if e.auc is None:
+        return group(marker(e.arm, 8, y), text(_RIGHT + 8, y + 4, "– none", class_="tick"), class_=f"arm {e.arm}", title=e.why)
+    shown = f"{decimal(e.auc)}  {interval(e.low, e.high)}" if e.low is not None else decimal(e.auc)
+    several = len(e.each) > 1
+    dots = [marker(e.arm, scale(value), y, size=2.6, class_="seed") for value in e.each] if several else []
+    whisker = [line(scale(e.low), y, scale(e.high), y, class_="whisker")] if e.low is not None and e.high is not None else []
+    return group(
+        *whisker,
+        *dots,
+        marker(e.arm, scale(e.auc), y),
+        marker(e.arm, 8, y, size=3.6),
+        text(_RIGHT + 10, y + 4, shown, class_="number"),
+        class_=f"arm {e.arm}",
+        title=f"{e.arm}: {shown}",
+    )

@@ -1,0 +1,258 @@
+"""The run folder, parsed once into dataclasses. What is optional and not there is noted in `missing`, never invented.
+
+    RUN/config.toml, results.json        must be there
+    RUN/records.jsonl                    learning curves, centers' appearance, failures, seconds
+    RUN/predictions/….csv                ROC and calibration curves
+    RUN/pictures/<site>/index.json       attention maps
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ALL",
+    "ARMS",
+    "IN_FEDERATION",
+    "LEAVE_ONE_OUT",
+    "Appearance",
+    "Budget",
+    "Contrast",
+    "Evaluation",
+    "Failure",
+    "Provenance",
+    "Row",
+    "Run",
+    "TrainedModel",
+    "read_run",
+]
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as checked
+
+from common.errors import BadInput
+from common.files import read_json
+
+ALL = "all"
+ARMS = ("federated", "pooled", "local", "ensemble")
+IN_FEDERATION = "in-federation"
+LEAVE_ONE_OUT = "leave-one-center-out"
+
+_GROWS = ConfigDict(extra="ignore")
+_T = TypeVar("_T")
+
+
+@checked(frozen=True, config=_GROWS)
+class Row:
+    """One model at one site, as `results.json` has it; None where a number does not exist, and `why` says why."""
+
+    arm: str
+    protocol: str
+    seed: int
+    site: str
+    held_out: bool = False
+    trained_on: tuple[str, ...] = ()
+    predictions: str | None = None
+    n_images: int | None = None
+    n_patients: int | None = None
+    auc: float | None = None
+    auc_low: float | None = None
+    auc_high: float | None = None
+    auc_patient: float | None = None
+    sensitivity: float | None = None
+    specificity: float | None = None
+    calibration_slope: float | None = None
+    calibration_intercept: float | None = None
+    brier: float | None = None
+    ece: float | None = None
+    threshold: float | None = None
+    why: str | None = None
+
+
+@checked(frozen=True, config=_GROWS)
+class Contrast:
+    """AUC of arm `a` minus AUC of arm `b` at a site, with its 95 % interval and p."""
+
+    a: str
+    b: str
+    protocol: str
+    site: str
+    delta_auc: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+
+
+@checked(frozen=True, config=_GROWS)
+class Budget:
+    """Sample gradients of one final model, and of all models of an arm together."""
+
+    sample_gradients: int | None = None
+    per_arm: dict[str, int] = field(default_factory=dict)
+
+
+@checked(frozen=True, config=_GROWS)
+class Provenance:
+    """What made the numbers."""
+
+    commit: str | None = None
+    dirty: bool | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+    processor: str | None = None
+    device: str | None = None
+    threads: int | None = None
+    data: dict[str, str] = field(default_factory=dict)
+
+
+@checked(frozen=True, config=_GROWS)
+class _Results:
+    config: dict[str, Any]
+    rows: tuple[Row, ...]
+    contrasts: tuple[Contrast, ...] = ()
+    budget: Budget = field(default_factory=Budget)
+    provenance: Provenance = field(default_factory=Provenance)
+
+
+@checked(frozen=True, config=_GROWS)
+class Evaluation:
+    """An evaluation while training: `part` of `site` under the model of `run` after `round`."""
+
+    run: str
+    round: int
+    site: str
+    part: str = "test"
+    held_out: bool = False
+    auc: float | None = None
+    loss: float | None = None
+
+
+@checked(frozen=True, config=_GROWS)
+class Failure:
+    """A site that did not answer, or answered with an error."""
+
+    run: str = ""
+    round: int | None = None
+    site: str = ""
+    why: str = ""
+
+
+@checked(frozen=True, config=_GROWS)
+class TrainedModel:
+    """A final model was finished."""
+
+    arm: str
+    seconds: float = 0.0
+
+
+@checked(frozen=True, config=_GROWS)
+class Appearance:
+    """What a center's crops look like: counts of 64 gray levels, and descriptors as (mean, standard deviation)."""
+
+    site: str
+    n_images: int
+    histogram: tuple[int, ...]
+    descriptors: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder in memory; events keep the order of the file, the last one of its kind wins."""
+
+    folder: Path
+    config: Mapping[str, Any]
+    config_text: str
+    rows: tuple[Row, ...]
+    contrasts: tuple[Contrast, ...]
+    budget: Budget
+    provenance: Provenance
+    evaluations: tuple[Evaluation, ...]
+    failures: tuple[Failure, ...]
+    models: tuple[TrainedModel, ...]
+    appearances: tuple[Appearance, ...]
+    missing: tuple[str, ...]
+
+    def setting(self, *path: str) -> Any:
+        """A value of the resolved experiment, such as `setting("task", "positive")`; None where it is not there."""
+        value: Any = self.config
+        for key in path:
+            value = value.get(key) if isinstance(value, Mapping) else None
+        return value
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Seeds that gave rows."""
+        return tuple(sorted({row.seed for row in self.rows}))
+
+    @property
+    def protocols(self) -> tuple[str, ...]:
+        """Protocols that gave rows, leave-one-center-out first: it answers the question."""
+        return tuple(p for p in (LEAVE_ONE_OUT, IN_FEDERATION) if any(row.protocol == p for row in self.rows))
+
+    def arms(self, protocol: str | None = None) -> tuple[str, ...]:
+        """Arms that gave rows (under `protocol`), in the fixed order; arms that this report does not know come last."""
+        there = {row.arm for row in self.rows if protocol in (None, row.protocol)}
+        return tuple(arm for arm in ARMS if arm in there) + tuple(sorted(there - set(ARMS)))
+
+    def sites(self, protocol: str | None = None) -> tuple[str, ...]:
+        """Sites that were tested (under `protocol`), sorted; `all` is not a site."""
+        return tuple(sorted({r.site for r in self.rows if protocol in (None, r.protocol)} - {ALL}))
+
+
+def read_run(folder: Path) -> Run:
+    """Parse a run folder; BadInput, in one line, where `results.json` is missing or not what the contract says."""
+    results = _parse(_Results, read_json(folder / "results.json"))
+    events, missing = _events(folder / "records.jsonl")
+    config_path = folder / "config.toml"
+    return Run(
+        folder=folder,
+        config=results.config,
+        config_text=config_path.read_text(encoding="utf-8") if config_path.is_file() else "",
+        rows=results.rows,
+        contrasts=results.contrasts,
+        budget=results.budget,
+        provenance=results.provenance,
+        evaluations=tuple(_of_kind(Evaluation, "evaluation", events)),
+        failures=tuple(_of_kind(Failure, "failure", events)),
+        models=tuple(_of_kind(TrainedModel, "model", events)),
+        appearances=tuple({a.site: a for a in _of_kind(Appearance, "appearance", events)}.values()),
+        missing=tuple(missing),
+    )
+
+
+def _parse(kind: type[_T], table: Any) -> _T:
+    try:
+        return TypeAdapter(kind).validate_python(table)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise BadInput(f"results.json: {where}: {first['msg']}; make it again with the command that ran") from None
+
+
+def _events(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """Whole events, and a sentence about lines that cannot be read (a kill may tear the last one)."""
+    if not path.is_file():
+        return [], ["records.jsonl is not in the run folder: no learning curves, no failures and no seconds are known."]
+    events, torn = [], 0
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            event = json.loads(line)
+        except json.JSONDecodeError:
+            torn += 1
+            continue
+        if isinstance(event, dict):
+            events.append(event)
+    return events, [f"{torn} lines of records.jsonl could not be read and were left out."] if torn else []
+
+
+def _of_kind(kind: type[_T], name: str, events: list[dict[str, Any]]) -> Iterator[_T]:
+    adapter = TypeAdapter(kind)
+    for event in events:
+        if event.get("event") == name:
+            try:
+                yield adapter.validate_python(event)
+            except ValidationError:
+                continue

@@ -1,0 +1,154 @@
+"""The answer in one sentence, true to its numbers: an interval that holds 0 is never called a difference."""
+
+from __future__ import annotations
+
+__all__ = ["answer", "lead_arm", "lead_protocol", "reservations"]
+
+from server.report.estimates import Estimate, contrast, estimate, worst_first
+from server.report.numbers import decimal, interval, precision_for, span
+from server.report.reading import ALL, ARMS, IN_FEDERATION, LEAVE_ONE_OUT, Contrast, Run
+
+_AGAINST = {"pooled": "pooling the data", "local": "a model trained in one hospital"}
+_OWN = {"pooled": "pooling the data", "local": "each hospital's own model"}
+
+
+def lead_arm(run: Run) -> str | None:
+    """The arm that the report is about: federated, or the next one that the run has."""
+    return next(iter(run.arms()), None)
+
+
+def lead_protocol(run: Run) -> str | None:
+    """The protocol that the first table shows: leave-one-center-out where the run has it."""
+    return next(iter(run.protocols), None)
+
+
+def answer(run: Run) -> str:
+    """One sentence: how well, how sure, where worst, and against pooled and local training."""
+    arm, protocol = lead_arm(run), lead_protocol(run)
+    if arm is None or protocol is None:
+        return "This run holds no result yet."
+    if protocol == LEAVE_ONE_OUT:
+        return _unseen(run, arm)
+    outside = _outside(run, arm)
+    return _outside_sentence(arm, outside) if outside else _inside(run, arm)
+
+
+def _unseen(run: Run, arm: str) -> str:
+    """Leave-one-center-out: every center in turn is the one never seen."""
+    start = f"At a center it has never seen, the {arm} model"
+    whole = estimate(run, arm, LEAVE_ONE_OUT, ALL)
+    sites = worst_first(run, arm, LEAVE_ONE_OUT)
+    if whole is None or whole.auc is None:
+        return f"{start} has no AUC that can be averaged over centers{_because(whole)}{_known(run, arm, sites)}."
+    inner = [f"mean of {len(sites)} centers, each left out in turn"] if len(sites) > 1 else []
+    inner += [_sure(whole), *_worst(run, arm, LEAVE_ONE_OUT)]
+    text = f"{start} reaches AUC {decimal(whole.auc)} ({'; '.join(inner)})"
+    return text + _comparisons(run, arm, LEAVE_ONE_OUT, _AGAINST) + "."
+
+
+def _inside(run: Run, arm: str) -> str:
+    """In-federation only: nothing was held out, and the sentence says so."""
+    start = f"At the centers that trained it, the {arm} model"
+    whole = estimate(run, arm, IN_FEDERATION, ALL)
+    sites = worst_first(run, arm, IN_FEDERATION)
+    if whole is None and len(sites) == 1:
+        whole = estimate(run, arm, IN_FEDERATION, sites[0])
+    closing = "; no center was held out, so this says nothing about a center it has never seen."
+    if whole is None or whole.auc is None:
+        return f"{start} has no AUC over all test patients{_because(whole)}{_known(run, arm, sites)}{closing}"
+    inner = [_sure(whole), *_worst(run, arm, IN_FEDERATION)]
+    text = f"{start} reaches AUC {decimal(whole.auc)} on test patients ({'; '.join(inner)})"
+    return text + _comparisons(run, arm, IN_FEDERATION, _OWN) + closing
+
+
+def _outside(run: Run, arm: str) -> list[Estimate]:
+    """Estimates at the sites that no training patient came from, in a run that is not leave-one-center-out."""
+    held = sorted({r.site for r in run.rows if r.arm == arm and r.held_out and r.site != ALL})
+    found = [e for site in held if (e := estimate(run, arm, IN_FEDERATION, site)) is not None]
+    return sorted(found, key=lambda e: (e.auc is None, e.auc or 0.0, e.site))
+
+
+def _outside_sentence(arm: str, outside: list[Estimate]) -> str:
+    parts = [
+        f"AUC {decimal(e.auc)} at {e.site} ({_sure(e)})" if e.auc is not None else f"no AUC at {e.site} ({e.why})"
+        for e in outside
+    ]
+    which = "a center" if len(parts) == 1 else "centers"
+    return f"At {which} it has never seen, the {arm} model reaches {_listed(parts)}."
+
+
+def _sure(e: Estimate) -> str:
+    return "no interval" if e.low is None else f"95 % interval {interval(e.low, e.high)}"
+
+
+def _worst(run: Run, arm: str, protocol: str) -> list[str]:
+    sites = worst_first(run, arm, protocol)
+    worst = estimate(run, arm, protocol, sites[0]) if len(sites) > 1 else None
+    return [f"worst center {worst.site} at {decimal(worst.auc)}"] if worst is not None and worst.auc is not None else []
+
+
+def _known(run: Run, arm: str, sites: list[str]) -> str:
+    """What is known center by center where the mean is not."""
+    found = [(site, estimate(run, arm, LEAVE_ONE_OUT, site)) for site in sites]
+    parts = [f"{decimal(e.auc)} at {site}" for site, e in found if e is not None and e.auc is not None]
+    return f"; it reaches {_listed(parts)}" if parts else ""
+
+
+def _because(e: Estimate | None) -> str:
+    return f" ({e.why})" if e is not None and e.why else ""
+
+
+def _comparisons(run: Run, arm: str, protocol: str, names: dict[str, str]) -> str:
+    if arm != "federated":
+        return "; there is no federated model to compare with it"
+    there = [(b, contrast(run, b, protocol, ALL)) for b in names]
+    parts = [_clause(c, names[b]) for b, c in there if c is not None and c.delta_auc is not None]
+    absent = [names[b] for b, c in there if c is None or c.delta_auc is None]
+    text = f", {_listed(parts)}" if parts else ""
+    return text + (f"; it was not compared with {_listed(absent, 'or')}" if absent else "")
+
+
+def _clause(c: Contrast, other: str) -> str:
+    """`.06 above X (95 % interval .02 to .10)`, or that the data cannot show a difference."""
+    assert c.delta_auc is not None
+    places = precision_for(c.low, c.high) if c.low is not None and c.high is not None else precision_for(c.delta_auc)
+    size = decimal(abs(c.delta_auc), places=places)
+    way = "above" if c.delta_auc > 0 else "below"
+    if c.low is None or c.high is None:
+        return f"{size} {way} {other} (no interval, so it may be chance)"
+    bounds = span(c.low, c.high, places=places)
+    if c.low <= 0 <= c.high:
+        return f"with no difference that these data can show from {other} ({decimal(c.delta_auc, places=places)}; {bounds})"
+    return f"{size} {way} {other} ({bounds})"
+
+
+def _listed(parts: list[str], word: str = "and") -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} {word} {parts[-1]}"
+
+
+def reservations(run: Run) -> list[str]:
+    """What a reader must keep in mind next to the sentence."""
+    arm, protocol = lead_arm(run), lead_protocol(run)
+    if arm is None or protocol is None:
+        return []
+    notes, sites = [], run.sites(protocol)
+    if protocol == LEAVE_ONE_OUT:
+        notes.append(
+            f"The interval is about the patients of {'these ' + str(len(sites)) + ' centers' if len(sites) > 1 else 'this center'}; "
+            "another center may lie outside it."
+        )
+    seeds = len(run.seeds)
+    notes.append(
+        "One seed: how much the result changes when training is repeated is not known."
+        if seeds == 1
+        else f"Means over {seeds} seeds; each seed is a light dot in the figures."
+    )
+    looks = run.setting("evaluation", "looks")
+    if isinstance(looks, int):
+        times = "never" if looks == 0 else "once" if looks == 1 else f"{looks} times"
+        caution = "" if looks == 0 else ", and choices made after a look make numbers too good"
+        notes.append(f"Held-out results of these data had been looked at {times} before this run{caution}.")
+    gone = [a for a in ARMS if a not in run.arms()]
+    if gone:
+        notes.append(f"Not in this run: {_listed(gone)}.")
+    return notes

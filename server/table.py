@@ -1,0 +1,51 @@
+"""A run's result as a few lines for a person at a terminal, and as plain data for a machine."""
+
+from __future__ import annotations
+
+__all__ = ["summary"]
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from common.files import read_json
+
+
+def summary(run: Path) -> tuple[str, dict[str, Any]]:
+    """A table of AUC by arm and site (mean over seeds; the worst held-out center is marked), and the same as data."""
+    results = read_json(run / "results.json")
+    lines: list[str] = []
+    table: list[dict[str, Any]] = []
+    for protocol in ("leave-one-center-out", "in-federation"):
+        rows = [row for row in results["rows"] if row["protocol"] == protocol]
+        if rows:
+            lines += ["", *_block(protocol, rows, table)]
+    for contrast in results["contrasts"]:
+        if contrast["site"] == "all" and contrast["delta_auc"] is not None:
+            lines.append(_contrast_line(contrast))
+    return "\n".join(lines).strip(), {"run": str(run), "table": table, "contrasts": results["contrasts"]}
+
+
+def _block(protocol: str, rows: list[dict[str, Any]], table: list[dict[str, Any]]) -> Iterable[str]:
+    sites = [*sorted({row["site"] for row in rows} - {"all"}), "all"]
+    arms = [arm for arm in ("federated", "pooled", "ensemble", "local") if any(row["arm"] == arm for row in rows)]
+    width = max(10, *(len(site) for site in sites)) + 2
+    yield f"AUC, {protocol} (mean over seeds)"
+    yield " " * 12 + "".join(site.rjust(width) for site in sites)
+    for arm in arms:
+        means = {site: _mean(row["auc"] for row in rows if row["arm"] == arm and row["site"] == site) for site in sites}
+        known = {site: value for site, value in means.items() if value is not None and site != "all"}
+        worst = min(known, key=lambda site: known[site]) if known else None
+        table.append({"protocol": protocol, "arm": arm, "auc": means, "worst": worst})
+        cells = ("–" if (v := means[site]) is None else f"{v:.3f}{'*' if site == worst else ' '}" for site in sites)
+        yield arm.ljust(12) + "".join(cell.rjust(width) for cell in cells)
+
+
+def _contrast_line(contrast: dict[str, Any]) -> str:
+    interval = "" if contrast["low"] is None else f" ({contrast['low']:+.3f} to {contrast['high']:+.3f}, p = {contrast['p']:.3f})"
+    return f"{contrast['a']} − {contrast['b']}, {contrast['protocol']}: {contrast['delta_auc']:+.3f}{interval}"
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None

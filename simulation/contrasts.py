@@ -1,0 +1,70 @@
+"""Which contrasts a comparison reports, and which scores go into each."""
+
+from __future__ import annotations
+
+__all__ = ["contrast_all"]
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.randomness import derive
+from server.statistics import Contrast, Scored, contrasts
+from simulation.plan import IN_FEDERATION, LEAVE_ONE_OUT
+
+if TYPE_CHECKING:
+    from simulation.evidence import Cases, Judge
+
+_AGAINST = ("pooled", "local", "ensemble")
+_Key = tuple[str, int]
+_Vectors = dict[_Key, list[NDArray[np.float64]]]
+
+
+def contrast_all(cases: Cases, judges: Sequence[Judge]) -> list[Contrast]:
+    """Federated − pooled, − local and − ensemble under both protocols, by site and at `all`; none with a multi-class task.
+
+    "Local" is the site's own model in-federation (its `all` is the mean over sites), and every other center's model in
+    leave-one-center-out. One set of draws serves all contrasts of a protocol.
+    """
+    if len(cases.experiment.task.classes) > 2:
+        return []
+    found: list[Contrast] = []
+    for protocol in (LEAVE_ONE_OUT, IN_FEDERATION):
+        mine = [judge for judge in judges if judge.protocol == protocol]
+        arms = {judge.arm for judge in mine}
+        if "federated" not in arms:
+            continue
+        sites = [_scored(cases, mine, protocol, site) for site in cases.trainers]
+        for arm in _AGAINST:
+            if arm in arms:
+                one_model = protocol == IN_FEDERATION and arm != "local"
+                found += contrasts(
+                    sites,
+                    [("federated", arm)],
+                    protocol=protocol,
+                    rng=derive(cases.experiment.seed, "contrasts", protocol),
+                    together="cases" if one_model else "centers",
+                    draws=cases.experiment.evaluation.draws,
+                )
+    return found
+
+
+def _scored(cases: Cases, judges: Sequence[Judge], protocol: str, site: str) -> Scored:
+    index = cases.experiment.task.positive_index
+    vectors: _Vectors = {}
+    rows = np.arange(0)
+    for judge in judges:
+        if not _speaks_at(judge, protocol, site):
+            continue
+        rows = cases.tested(judge, site)
+        vectors.setdefault((judge.arm, judge.seed), []).append(cases.scores(judge, site)[rows, index])
+    here = cases.sites[site]
+    return Scored(site=site, labels=here.positive[rows], patients=here.patients[rows], scores=vectors)
+
+
+def _speaks_at(judge: Judge, protocol: str, site: str) -> bool:
+    if protocol == LEAVE_ONE_OUT:
+        return judge.held_out == site if judge.arm != "local" else site not in judge.trained_on
+    return judge.arm != "local" or judge.trained_on == (site,)

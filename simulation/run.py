@@ -1,0 +1,47 @@
+"""One federated run on one machine, over the in-process grid or Flower's simulation engine."""
+
+from __future__ import annotations
+
+__all__ = ["run"]
+
+from pathlib import Path
+
+from common.config import Experiment
+from common.errors import BadInput
+from common.progress import Progress
+from server.records import read_records
+from server.report import write_report
+from server.run import initial_weights, prepare_run, resolved
+from simulation.sources import open_sites
+
+
+def run(experiment: Experiment, folder: Path, *, engine: str = "local", resume: bool = False) -> Path:
+    """Train, evaluate and report; returns the report's path. The engines give the same weights, bit for bit.
+
+    BadInput where `folder` is not empty and `resume` is false; RunFailed where nobody learned.
+    """
+    sites = open_sites(experiment)
+    about = resolved(experiment, {name: site.role for name, site in sites.items()})
+    if folder.exists() and any(folder.iterdir()) and not resume:
+        raise BadInput(f"{folder}: not empty; add --resume to go on, or choose another --out")
+    prepare_run(folder, about, initial_weights(experiment), resume=resume)
+    folders = [site.folder.resolve() for site in sites.values()]
+    match engine:
+        case "ray":
+            from simulation.ray import run_ray
+
+            run_ray(folder, folders, threads=experiment.threads)
+        case _:
+            _run_in_process(folder, folders, rounds=experiment.training.rounds)
+    return write_report(folder)
+
+
+def _run_in_process(folder: Path, sites: list[Path], *, rounds: int) -> None:
+    from client.app import app as client_app
+    from server.app import app as server_app
+    from simulation.grid import run_locally
+
+    with Progress("training", total=rounds) as progress:
+        run_locally(server_app, client_app, sites, {"run-folder": str(folder.resolve())})
+        done = [event for event in read_records(folder / "records.jsonl") if event["event"] == "round"]
+        progress.update(min(len(done), rounds))
