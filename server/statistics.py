@@ -123,6 +123,8 @@ def contrasts(
     depend on `rng` and the order of sites, seeds and cases alone: asking for other pairs moves no number. Raises
     ValueError where an arm lacks a seed that another has, or has several vectors at one site and one at another.
     """
+    if not sites or not pairs:
+        return ()
     seeds = _seeds(sites, pairs)
     weights = [_resample(site, rng, draws) for site in sites]
     seed_share = _resample_seeds(len(seeds), rng, draws)
@@ -180,11 +182,11 @@ def _resample_seeds(seeds: int, rng: np.random.Generator, draws: int) -> Floats:
     """Each seed's share of each draw, (B + 1, S); row 0 takes each once."""
     pick = rng.integers(seeds, size=(draws, seeds)) + seeds * np.arange(draws)[:, None]
     times = np.bincount(pick.ravel(), minlength=seeds * draws).reshape(draws, seeds)
-    return np.vstack([np.ones((1, seeds)), times]) / seeds
+    return np.asarray(np.vstack([np.ones((1, seeds)), times]) / seeds, dtype=np.float64)
 
 
 def _areas(sites: Sequence[Scored], weights: Sequence[NDArray[np.int32]], arm: Arm, seeds: Sequence[Seed]) -> Floats:
-    """AUC of the sites' cases in one ranking by draw and seed, (B + 1, S); mean over the arm's vectors, NaN if undefined."""
+    """AUC of the sites' cases in one ranking, mean over the arm's vectors, (B + 1, S); NaN where a class is absent."""
     positive = np.concatenate([site.positive for site in sites])
     before = np.cumsum([0, *(len(drawn) for drawn in weights)])
     patient = np.concatenate([site.patient + start for site, start in zip(sites, before, strict=False)])
