@@ -203,6 +203,8 @@ def test_mean_over_centers() -> None:
     few = mean_over_centers([centers[0], clustered_auc([1, 0], [0.1, 0.2], [0, 1])])
     assert few.auc is not None
     assert (few.low, few.high, few.why) == (None, None, "too-few")
+    empty = clustered_auc([1], [0.1], [0])
+    assert mean_over_centers([clustered_auc([1, 0], [0.1, 0.2], [0, 1]), empty]).why == "one-class"
     assert mean_over_centers([]).auc is None
 
 
