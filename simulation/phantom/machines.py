@@ -214,7 +214,7 @@ def random_machine(rng: np.random.Generator) -> Machine:
         focus_mm=float(rng.uniform(8, 30)),
         compensated_db=float(rng.normal(TISSUE_ATTENUATION, 0.08)),
         dynamic_range_db=float(rng.uniform(42, 84)),
-        gain_db=float(rng.normal(0, 7)),
+        gain_db=float(rng.normal(0, 5)),
         noise_db=float(rng.uniform(-60, -36)),
         smoothing=float(rng.uniform(0, 0.9)),
         smooth_mm=float(rng.uniform(0.06, 0.22)),
