@@ -1,8 +1,8 @@
 """Centers: a machine, a case mix, a habit.
 
 **Shift 0** is one machine *and* one case mix for every center, and no habit: cases of two centers are then
-exchangeable. **Shift 1** is each center's own machine and Table 1's own case mix. In between and beyond, all of it moves
-together in a straight line.
+exchangeable. **Shift 1** is each center's own machine and Table 1's own case mix. In between and beyond, all of it
+moves together in a straight line.
 
 **Habit** is a confounder put in on purpose. In real data an operator changes the setting with what he expects: a node
 that looks bad is looked at with more depth and gain, or with a finer probe. Here the setting's latent variable
@@ -69,10 +69,12 @@ def _center(number: int, *, seed: int, shift: float, patients: int | None) -> Ce
 def _common_mix() -> dict[bool, CaseMix]:
     """Halfway between the two centers of Table 1."""
     return {
-        bad: CaseMix(*(
-            (getattr(TABLE_1[1][bad], field.name) + getattr(TABLE_1[2][bad], field.name)) / 2
-            for field in fields(CaseMix)
-        ))
+        bad: CaseMix(
+            *(
+                (getattr(TABLE_1[1][bad], field.name) + getattr(TABLE_1[2][bad], field.name)) / 2
+                for field in fields(CaseMix)
+            )
+        )
         for bad in (False, True)
     }
 

@@ -19,7 +19,7 @@ Echo = Literal["hypoechoic", "isoechoic", "hyperechoic"]
 
 @dataclass(frozen=True, slots=True)
 class CaseMix:
-    """How a class looks at one center: mean diameter (mm) and aspect ratio, and the share of nodes with each feature."""
+    """How a class looks at one center: mean diameter (mm) and aspect ratio, and the share of nodes with a feature."""
 
     max_mm: float
     aspect: float

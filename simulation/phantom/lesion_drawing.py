@@ -147,10 +147,10 @@ def _calcifications(
     pixel_mm: float,
 ) -> NDArray[np.float64]:
     """(P, 3) row, column and amplitude of bright specks inside the lesion."""
-    number = int(round(14 * attributes.calcification))
+    number = round(14 * attributes.calcification)
     points = rng.normal(0, 0.4, (number, 2)) * (outline.down, outline.across) + (outline.row, outline.column)
     rows = np.clip(points[:, 0], 0, mask.shape[0] - 1).astype(int)
     columns = np.clip(points[:, 1], 0, mask.shape[1] - 1).astype(int)
     within = mask[rows, columns]
     level = rng.normal(18, 4, number) + 20 * np.log10(0.065 / pixel_mm)
-    return np.stack([rows, columns, level], axis=1)[within]
+    return np.asarray(np.stack([rows, columns, level], axis=1)[within])

@@ -50,7 +50,7 @@ WEIGHTS = {
     "cystic": -1.5,
 }
 """Logit of malignancy per unit of each attribute."""
-OFFSET = 0.9
+OFFSET = 1.2
 """Logit that makes about half of the lesions malignant."""
 
 
@@ -58,9 +58,9 @@ OFFSET = 0.9
 class LesionAttributes:
     """How a lesion looks. Scales are in [0, 1]; an index is a place in `CATEGORIES`.
 
-    tallness: 0 lies flat, .5 as tall as wide, 1 stands. lobulation, angularity, spiculation: of the border. blur: of the
-    margin. rim: an echogenic halo. echo: 0 free of echoes, .75 as the surroundings, 1 brighter. heterogeneity: patches
-    inside. posterior: 0 shadow, .5 nothing, 1 enhancement. calcification: from none to many. cystic: share of fluid.
+    tallness: 0 lies flat, .5 as tall as wide, 1 stands. lobulation, angularity, spiculation: of the border. blur: of
+    the margin. rim: an echogenic halo. echo: 0 free of echoes, .75 as the surroundings, 1 brighter. heterogeneity:
+    patches inside. posterior: 0 shadow, .5 nothing, 1 enhancement. calcification: from none to many. cystic: share of fluid.
     """
 
     tallness: float
@@ -108,7 +108,7 @@ def sample_lesion(rng: np.random.Generator, *, machine: Machine | None = None) -
     if rng.uniform() < 0.4:
         _burn_calipers(rng, image, box)
     weighed = OFFSET + sum(weight * (getattr(attributes, name) - 0.3) for name, weight in WEIGHTS.items())
-    return LesionImage(image, scene.mask, box, attributes, bool(rng.logistic() < weighed))
+    return LesionImage(image, scene.mask, box, attributes, bool(rng.logistic(scale=0.5) < weighed))
 
 
 def draw_attributes(rng: np.random.Generator) -> LesionAttributes:

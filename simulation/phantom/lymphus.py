@@ -1,8 +1,8 @@
 """LymphUs's on-disk format: one archive for each center, with pictures, masks and a table of semantic features.
 
-Members are `Center N/(Benign|Malignant)/<k> (Benign|Malignant) (Image.bmp|Mask.tif|Lesion.bmp)` and one `.xlsx`. Source:
-Data in Brief 66:112694 (2026), doi 10.1016/j.dib.2026.112694. Two things are not known of the real archives and are
-chosen here: the table's name and the spelling of its categories.
+Members are `Center N/(Benign|Malignant)/<k> (Benign|Malignant) (Image.bmp|Mask.tif|Lesion.bmp)` and one `.xlsx`.
+Source: Data in Brief 66:112694 (2026), doi 10.1016/j.dib.2026.112694. Two things are not known of the real archives
+and are chosen here: the table's name and the spelling of its categories.
 """
 
 from __future__ import annotations

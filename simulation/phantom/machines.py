@@ -28,7 +28,7 @@ class FrameSize:
     height: tuple[int, int, int]
 
     def draw(self, rng: np.random.Generator, *, share: float) -> tuple[int, int]:
-        """Height and width of one frame. share: in [0, 1], from the smallest frame to the largest; uniform on average."""
+        """Height and width of one frame. share: in [0, 1], from the smallest frame to the largest."""
         sides = []
         for low, mean, high in (self.height, self.width):
             wiggle = float(np.clip(share + rng.normal(0, 0.08), 0, 1))
@@ -228,7 +228,7 @@ def random_machine(rng: np.random.Generator) -> Machine:
 
 def acquire(rng: np.random.Generator, tissue: Tissue, machine: Machine, *, pixel_mm: float) -> NDArray[np.uint8]:
     """The (H, W) gray picture that `machine` makes of `tissue`, whose pixels measure `pixel_mm`."""
-    depth = machine.depth_mm + pixel_mm * np.arange(tissue.echo_db.shape[0])
+    depth = machine.depth_mm + pixel_mm * np.arange(tissue.echo_db.shape[0], dtype=np.float64)
     left = physics.attenuation_db(
         depth,
         frequency_mhz=machine.frequency_mhz,
@@ -240,9 +240,7 @@ def acquire(rng: np.random.Generator, tissue: Tissue, machine: Machine, *, pixel
         depth, frequency_mhz=machine.frequency_mhz, f_number=machine.f_number, focus_mm=machine.focus_mm
     )
     psf = Psf(physics.axial_sigma_mm(machine.frequency_mhz, machine.bandwidth) / pixel_mm, lateral / pixel_mm)
-    field = physics.backscatter(
-        rng, tissue, frequency_mhz=machine.frequency_mhz, pixel_mm=pixel_mm, left_db=left
-    )
+    field = physics.backscatter(rng, tissue, frequency_mhz=machine.frequency_mhz, pixel_mm=pixel_mm, left_db=left)
     echo = physics.beamform(rng, field, psf, noise=10 ** ((machine.noise_db + amplified) / 20))
     gray = physics.compress(np.abs(echo), dynamic_range_db=machine.dynamic_range_db, gain_db=machine.gain_db)
     return physics.display(

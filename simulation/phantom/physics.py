@@ -136,7 +136,7 @@ def backscatter(
 
 def amplitude(level_db: FloatImage) -> FloatImage:
     """10^(dB/20), through the faster exp."""
-    return np.exp(level_db * np.float32(np.log(10) / 20))
+    return np.asarray(np.exp(level_db * np.float32(np.log(10) / 20)))
 
 
 def beamform(
@@ -171,7 +171,7 @@ def unit_energy_response(length: int, sigma_px: NDArray[np.float64]) -> FloatIma
 
 
 def compress(envelope: FloatImage, *, dynamic_range_db: float, gain_db: float) -> FloatImage:
-    """Gray in [0, 1] and beyond, linear in dB: 0 dB and no gain is MID_GRAY, `dynamic_range_db` spans black to white."""
+    """Gray in [0, 1] and beyond, linear in dB: 0 dB without gain is MID_GRAY, the range spans black to white."""
     level = np.log(np.maximum(envelope, np.float32(1e-4))) * np.float32(20 / np.log(10))
     return level * np.float32(1 / dynamic_range_db) + np.float32(MID_GRAY + gain_db / dynamic_range_db)
 

@@ -42,7 +42,7 @@ def layered_tissue(
 def add_vessel(
     rng: np.random.Generator, echo_db: FloatImage, excess: FloatImage, *, pixel_mm: float, row: float, column: float
 ) -> None:
-    """Draw a large vessel in cross-section, in place: nearly free of echoes, with a bright wall and enhancement behind."""
+    """Draw a large vessel across, in place: nearly free of echoes, with a bright wall and enhancement behind."""
     radius = rng.uniform(2.0, 3.6) / pixel_mm
     shape = (echo_db.shape[0], echo_db.shape[1])
     distance = blob(
@@ -50,5 +50,5 @@ def add_vessel(
     ).distance(shape)
     lumen = inside(distance, width_px=0.3 / pixel_mm)
     echo_db += lumen * (np.float32(-26) - echo_db)
-    echo_db += np.float32(5) * np.exp(-((distance - np.float32(0.25 / pixel_mm)) / np.float32(0.2 / pixel_mm)) ** 2)
+    echo_db += np.float32(5) * np.exp(-(((distance - np.float32(0.25 / pixel_mm)) / np.float32(0.2 / pixel_mm)) ** 2))
     excess -= np.float32(0.4) * lumen

@@ -11,6 +11,8 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from threadpoolctl import threadpool_limits
+
 from common.errors import BadInput, RunFailed, suggest
 from common.randomness import derive
 from simulation.phantom.cases import DEFAULT_VISIBILITY, Case, center_case
@@ -48,7 +50,9 @@ def write_phantom(
     match preset:
         case "lymphus":
             centers = lymphus_centers(seed=seed, shift=shift, extra=extra_centers, patients=patients)
-            _fill(out, lambda folder: _write_lymphus(folder, centers, seed, visibility, progress))
+            # One thread: the pictures are small, and the number of threads must not show in the bytes.
+            with threadpool_limits(1):
+                _fill(out, lambda folder: _write_lymphus(folder, centers, seed, visibility, progress))
         case _:
             raise BadInput(f"preset {preset} is not known; known are {', '.join(PRESETS)}{suggest(preset, PRESETS)}")
 
@@ -90,7 +94,11 @@ def _write_lymphus(
 
     def noted(center: Center) -> Iterator[tuple[int, Case]]:
         for k, case in _cases(center, seed=seed, visibility=visibility):
-            place = {"center": center.number, "group": GROUPS[case.malignant], "number": k}
+            place: dict[str, str | float | bool] = {
+                "center": center.number,
+                "group": GROUPS[case.malignant],
+                "number": k,
+            }
             truth.append({**place, **case.truth()})
             yield k, case
             if progress is not None:
