@@ -86,5 +86,5 @@ def png_bytes(picture: Image.Image) -> bytes:
     bare = Image.new(picture.mode, picture.size)
     bare.paste(picture)
     file = io.BytesIO()
-    bare.save(file, format="PNG", compress_level=6)
+    bare.save(file, format="PNG", compress_level=4)  # as small as 6 on ultrasound, in half the time
     return file.getvalue()

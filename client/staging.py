@@ -24,8 +24,10 @@ _GRACE_SECONDS = 60.0
 def staged(parent: Path, *, prefix: str) -> Iterator[Path]:
     """A new hidden folder in `parent`; what is still in it at the end, or after an error, is removed.
 
-    Rename what is finished out of it, or the folder itself. Raises OSError where `parent` cannot be written.
+    Rename what is finished out of it, or the folder itself. `parent` is made where it is not there, and goes again if
+    it stays empty. Raises OSError where it cannot be written.
     """
+    was_there = parent.exists()
     parent.mkdir(parents=True, exist_ok=True)
     _sweep(parent, prefix)
     folder = Path(tempfile.mkdtemp(dir=parent, prefix=prefix))
@@ -37,6 +39,9 @@ def staged(parent: Path, *, prefix: str) -> Iterator[Path]:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         os.close(lock)
+        if not was_there:
+            with suppress(OSError):  # it holds something
+                parent.rmdir()
 
 
 def _sweep(parent: Path, prefix: str) -> None:

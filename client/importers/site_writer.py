@@ -8,7 +8,7 @@ import csv
 import io
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -59,10 +59,12 @@ def write_sites(
 
     try:
         with staged(parent, prefix=".importing-") as work:
-            key = site_key(parent)
+            sides = [sides_of(collection, split_seed=split_seed) for collection in collections]
+            stored = [_store_all(collection, work / collection.site, advance) for collection in collections]
+            key = site_key(parent)  # made only now that nothing can be wrong with the source any more
             summaries = [
-                _write_site(collection, work / collection.site, key, split_seed=split_seed, advance=advance)
-                for collection in collections
+                _write_tables(*parts, work / parts[0].site, key, split_seed=split_seed)
+                for parts in zip(collections, stored, sides, strict=True)
             ]
             for collection in collections:
                 os.rename(work / collection.site, parent / collection.site)
@@ -81,19 +83,28 @@ def _check_targets(collections: Sequence[Collection], parent: Path) -> None:
             raise BadInput(f"{parent}/{collection.site}: is there already; remove it or choose another --out")
 
 
-def _write_site(
-    collection: Collection, folder: Path, key: bytes, *, split_seed: int, advance: Callable[[], None]
-) -> ImportSummary:
-    """Fill one site folder; site.toml comes last, so that nothing before it looks like a site."""
-    sides = sides_of(collection, split_seed=split_seed)
-    names = {patient: pseudonym(key, collection.namespace, patient) for patient in sides}
-    for part in ("images", "masks", "private"):
+def _store_all(collection: Collection, folder: Path, advance: Callable[[], None]) -> list[_Stored]:
+    """Fill `images/` and `masks/`, numbered in source order."""
+    for part in ("images", "masks"):
         (folder / part).mkdir(parents=True)
-    (folder / "private").chmod(0o700)
     stored = []
     for number, case in enumerate(collection.cases, start=1):
         stored.append(_store(collection, case, folder, f"{number:06d}.png"))
         advance()
+    return stored
+
+
+def _write_tables(
+    collection: Collection,
+    stored: Sequence[_Stored],
+    sides: Mapping[str, str],
+    folder: Path,
+    key: bytes,
+    *,
+    split_seed: int,
+) -> ImportSummary:
+    """Write the rest of a site folder; site.toml comes last, so that nothing before it looks like a site."""
+    names = {patient: pseudonym(key, collection.namespace, patient) for patient in sides}
     rows = [
         _row(case, kept, names[case.patient], sides[case.patient], collection)
         for case, kept in zip(collection.cases, stored, strict=True)
@@ -138,8 +149,9 @@ def _row(case: Case, stored: _Stored, patient: str, side: str, collection: Colle
     return [*known, *(case.covariates.get(name, "") for name in collection.covariates)]
 
 
-def _write_private(collection: Collection, folder: Path, stored: Sequence[_Stored], names: dict[str, str]) -> None:
+def _write_private(collection: Collection, folder: Path, stored: Sequence[_Stored], names: Mapping[str, str]) -> None:
     """names.csv: what each file and patient was called; skipped.csv: what was left out, and why."""
+    folder.mkdir(mode=0o700)
     links = (
         [kept.image, names[case.patient], case.patient, case.where, str(case.image.path), _path(case.mask)]
         for case, kept in zip(collection.cases, stored, strict=True)
@@ -179,7 +191,7 @@ def _manifest(collection: Collection, patients: int, split_seed: int) -> Manifes
     )
 
 
-def _summary(collection: Collection, folder: Path, sides: dict[str, str]) -> ImportSummary:
+def _summary(collection: Collection, folder: Path, sides: Mapping[str, str]) -> ImportSummary:
     classes = Counter(case.label for case in collection.cases)
     images = Counter(sides[case.patient] for case in collection.cases)
     patients = Counter(sides.values())

@@ -45,7 +45,7 @@ def decoded(site: Site, spec: Crop = SPEC) -> np.ndarray:
 
 
 def entries(site: Site) -> list[Path]:
-    return sorted(path for path in (site.state / "cache").iterdir())
+    return sorted((site.state / "cache").glob("*"))
 
 
 def count_builds(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
