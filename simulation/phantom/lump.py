@@ -1,8 +1,8 @@
 """Breast lesions as a machine would show them, made quickly (some 8 ms each): what initial weights are learned on.
 
-Unlike the archives' phantoms, which imitate particular centers, every lump has a machine of its own: resolution, looks,
-dynamic range, gain, gray curve, smoothing, field of view, calipers and text are drawn anew, far beyond what real machines
-span, so that what is learned holds on many.
+Unlike the archives' phantoms, which imitate particular centers, every lump has a machine of its own: resolution,
+looks, dynamic range, gain, gray curve, smoothing, field of view, calipers and text are drawn anew, far beyond what real
+machines span, so that what is learned holds on many.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def draw_lump(rng: Rng) -> Lump:
 
 
 def _scan(rng: Rng, scene: Scene) -> Field:
-    """Gray in [0, 1]: scatterers through a point-spread function, envelopes of some looks, log compression, a gray curve."""
+    """Gray in [0, 1]: scatterers, point-spread function, the envelopes of some looks, log compression, a gray curve."""
     size = np.exp(rng.normal(0, 0.4))
     across = float(np.clip(1.3 * size * np.exp(rng.normal(0, 0.25)), 0.5, 6))
     down = float(np.clip(0.7 * size * np.exp(rng.normal(0, 0.25)), 0.4, 4))
@@ -78,7 +78,8 @@ def _post_process(rng: Rng, gray: Field) -> Field:
         sigma = rng.uniform(0.5, 1.3)
         smooth = fft.ifft2(fft.fft2(gray) * _gaussian_response(sigma, sigma)).real
         gray = smooth if rng.random() < 0.6 else gray + rng.uniform(0.3, 1) * (gray - smooth)
-    return np.clip(gray * rng.uniform(0.45, 1.05) + rng.uniform(-0.03, 0.08), 0, 1).astype(np.float32)
+    shown = np.clip(gray * rng.uniform(0.45, 1.05) + rng.uniform(-0.03, 0.08), 0, 1)
+    return np.asarray(shown, dtype=np.float32)
 
 
 def _blacken(rng: Rng, gray: Field, box: Extent) -> None:

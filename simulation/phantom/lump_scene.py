@@ -37,7 +37,7 @@ class Scene:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """A lesion in the square: center and semi-axes in px, and for each pixel its polar angle and depth under the outline."""
+    """A lesion in the square, lengths in px; for each pixel its polar angle and its depth under the outline."""
 
     row: float
     down: float
@@ -47,7 +47,7 @@ class _Place:
 
 
 def smooth_noise(rng: Rng, across: float, down: float, *, tilt: float = 0.0) -> Field:
-    """(SIDE, SIDE) Gaussian noise of mean 0 and deviation 1, smoothed by standard deviations in px along tilted axes."""
+    """(SIDE, SIDE) Gaussian noise of mean 0 and deviation 1, smoothed by so many px along tilted axes."""
     cos, sin = np.cos(tilt), np.sin(tilt)
     kx, ky = _KX * cos + _KY * sin, _KY * cos - _KX * sin
     low_pass = np.exp(-2 * np.pi**2 * ((kx * across) ** 2 + (ky * down) ** 2)).astype(np.float32)
@@ -83,7 +83,7 @@ def _place(rng: Rng, signs: Signs) -> _Place:
     u, v = (dx * cos + dy * sin) / across, (dy * cos - dx * sin) / down
     angle = np.arctan2(v, u) % (2 * np.pi)
     outline = _outline(rng, signs)
-    radius = np.interp(angle.ravel(), np.append(_ANGLES, 2 * np.pi), np.append(outline, outline[0])).reshape(angle.shape)
+    radius = np.interp(angle, np.append(_ANGLES, 2 * np.pi), np.append(outline, outline[0]))
     depth = (1 - np.hypot(u, v) / radius) * np.sqrt(across * down)
     depth += rng.uniform(0, 0.75) * smooth_noise(rng, 4, 4)
     return _Place(row=row, down=down, length=length, angle=angle, depth=depth.astype(np.float32))
@@ -119,7 +119,7 @@ def _polygon(rng: Rng, *, corners: int) -> npt.NDArray[np.float64]:
     normals, distances = rng.uniform(0, 2 * np.pi, corners), rng.uniform(0.6, 1.1, corners)
     towards = np.cos(_ANGLES[:, None] - normals[None])
     reach = np.where(towards > 0.05, distances / np.maximum(towards, 0.05), np.inf)
-    return np.minimum(reach.min(1), 1.9)
+    return np.asarray(np.minimum(reach.min(1), 1.9))
 
 
 def _border_width(rng: Rng, signs: Signs) -> Field | float:
@@ -163,15 +163,16 @@ def _strands(rng: Rng, signs: Signs, place: _Place) -> Field | float:
     return np.asarray(level * np.clip(np.cos(phase), 0, 1) ** 4 * fading, dtype=np.float32)
 
 
-def _rim(rng: Rng, signs: Signs, place: _Place) -> Field | float:
-    rim: Field | float = 0.0
+def _rim(rng: Rng, signs: Signs, place: _Place) -> Field:
+    """A bright halo outside the outline, broken and weaker below; a thin capsule on it."""
+    rim = np.zeros((SIDE, SIDE), np.float32)
     if signs.halo:
         thickness = 0.06 * place.length
-        partial = (0.5 + 0.5 * np.tanh(1.5 * smooth_noise(rng, 18, 18))) * (_ROWS < place.row + 0.8 * place.down)
-        rim = rim + signs.halo * rng.uniform(4, 10) * _ridge(place.depth + thickness, thickness) * partial
+        partial = (0.5 + 0.5 * np.tanh(1.5 * smooth_noise(rng, 18, 18))) * (place.row + 0.8 * place.down > _ROWS)
+        rim += signs.halo * rng.uniform(4, 10) * _ridge(place.depth + thickness, thickness) * partial
     if signs.capsule:
         facing = 0.8 * np.abs(np.sin(place.angle)) ** 1.5 + 0.2
-        rim = rim + signs.capsule * rng.uniform(4, 12) * _ridge(place.depth, 1.2) * facing
+        rim += signs.capsule * rng.uniform(4, 12) * _ridge(place.depth, 1.2) * facing
     return rim
 
 
@@ -201,7 +202,7 @@ def _behind(rng: Rng, signs: Signs, place: _Place, mask: npt.NDArray[np.bool_], 
     if signs.edge_shadow:
         for edge in (columns.min(), columns.max()):
             ray = _COLUMNS - edge - rng.normal(0, 0.1) * (_ROWS - place.row)
-            fading = (_ROWS > place.row) * np.exp(-np.clip(_ROWS - place.row, 0, None) / 60)
+            fading = (place.row < _ROWS) * np.exp(-np.clip(_ROWS - place.row, 0, None) / 60)
             level = level - signs.edge_shadow * _ridge(ray, rng.uniform(1.5, 3.5)) * fading
     return np.asarray(level, dtype=np.float32)
 

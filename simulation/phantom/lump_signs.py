@@ -1,8 +1,8 @@
 """The sonographic signs of a breast lesion, drawn as they go with a benign or a malignant one.
 
-The signs are BI-RADS's: shape, margin, orientation, echo pattern, posterior features, and what goes with them. How often
-each sign accompanies which class follows, roughly, Stavros et al., Radiology 196:123 (1995), and Rahbar et al., Radiology
-213:889 (1999). The frequencies are literature's, not any data set's.
+The signs are BI-RADS's: shape, margin, orientation, echo pattern, posterior features, and what goes with them. How
+often each sign accompanies which class follows, roughly, Stavros et al., Radiology 196:123 (1995), and Rahbar et al.,
+Radiology 213:889 (1999). The frequencies are the literature's, not any data set's.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _MARGIN_ODDS = {False: (0.74, 0.15, 0.06, 0.04, 0.01), True: (0.10, 0.30, 0.20, 
 class Signs:
     """What a reader would note. Levels are in dB against the tissue around; strengths are 0 (absent) to 1.
 
-    `aspect`: height over width before the tilt, which is in radians; `echo`: level inside; `heterogeneity`: its standard
-    deviation; `posterior`: level behind the lesion, negative for a shadow; `halo`: bright rim of reaction; `capsule`: thin
-    bright line on the outline; `calcifications`, `cysts`: how many; `edge_shadow`: dB lost behind the lateral edges;
-    `distortion`: strands drawn towards the lesion.
+    `aspect`: height over width before the tilt, which is in radians; `echo`: level inside; `heterogeneity`: its
+    standard deviation; `posterior`: level behind the lesion, negative for a shadow; `halo`: bright rim of reaction;
+    `capsule`: thin bright line on the outline; `calcifications`, `cysts`: how many; `edge_shadow`: dB lost behind the
+    lateral edges; `distortion`: strands drawn towards the lesion.
     """
 
     malignant: bool
