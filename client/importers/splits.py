@@ -4,9 +4,10 @@ from __future__ import annotations
 
 __all__ = ["draw_sides", "sides_of"]
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
+import numpy.typing as npt
 
 from client.importers.case import Case, Collection
 from client.site import SPLITS
@@ -66,7 +67,7 @@ def draw_sides(labels: Mapping[str, int], *, seed: int, site: str) -> dict[str, 
     return {patient: sides[patient] for patient in labels}
 
 
-def _allocate(n: int, lacking: Sequence[float] | np.ndarray[tuple[int], np.dtype[np.float64]]) -> list[int]:
+def _allocate(n: int, lacking: npt.NDArray[np.float64]) -> list[int]:
     """How many of `n` patients go to each side: its share rounded down or up; up where share and lack add to most."""
     share = _SHARES * n
     down = np.floor(share + 1e-9).astype(np.int64)

@@ -11,8 +11,6 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-import openpyxl
-
 from client.manifest import CovariateKind
 from common.errors import BadInput
 
@@ -53,6 +51,8 @@ def excel_rows(content: bytes, *, where: str, columns: Sequence[str]) -> Iterato
 
     Blank rows are left out. Raises BadInput.
     """
+    import openpyxl
+
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as parts:
             if sum(part.file_size for part in parts.infolist()) > _MAX_UNPACKED_BYTES:
