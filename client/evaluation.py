@@ -25,7 +25,7 @@ def score(
 
     With `flip` the mean of the image's probabilities and its mirror image's. The model is left in the mode it was in.
     """
-    where = place(model, precision=precision)
+    where = place(model, side=crops.shape[-1], precision=precision)
     was_training = model.training
     model.eval()
     pieces = []

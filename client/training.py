@@ -66,7 +66,7 @@ def train(
     """
     if len(data.labels) == 0:
         raise BadInput("no image to train on; give the site train cases or the role held-out")
-    where = place(model, precision=plan.precision, layout=plan.layout)
+    where = place(model, side=data.crops.shape[-1], precision=plan.precision, layout=plan.layout)
     optimizer = optimizer or make_optimizer(model, plan)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     anchor = [parameter.detach().clone() for parameter in trained] if proximal else []
