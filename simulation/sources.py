@@ -11,13 +11,13 @@ from pathlib import Path
 
 from client.importers import import_site
 from client.site import Site, load_site, require_task
+from client.staging import staged
 from common.config import Experiment, Source
 from common.errors import BadInput
-from common.files import sha256_bytes, write_atomic
+from common.files import sha256_bytes
 from common.progress import Progress
 
-_IMPORT_VERSION = 1
-_DONE = "imported.json"
+_IMPORT_VERSION = 2
 
 
 def cache_folder() -> Path:
@@ -56,15 +56,25 @@ def _imported(source: Source) -> list[Path]:
     path = Path(source.path)
     if not path.exists():
         raise BadInput(f"sources: {source.path}: no such file or folder; it is relative to the working directory")
-    folder = cache_folder() / "imports" / f"{source.format}-{_listing_key(source, path)}"
-    done = folder / _DONE
-    if not done.exists():
-        with Progress(f"importing {source.format}", total=1) as progress:
-            summaries = import_site(
-                source.format, path, folder, progress=lambda n, total: progress.update(n / max(total, 1))
-            )
-        write_atomic(done, json.dumps(sorted(summary.site for summary in summaries)).encode())
-    return [folder / site for site in json.loads(done.read_bytes())]
+    imports = cache_folder() / "imports"
+    folder = imports / f"{source.format}-{_listing_key(source, path)}"
+    if not folder.exists():
+        _import(source, path, imports, folder)
+    return sorted(manifest.parent for manifest in folder.glob("*/site.toml"))
+
+
+def _import(source: Source, path: Path, imports: Path, folder: Path) -> None:
+    """Import next to `folder` and rename at the end: a kill leaves nothing, and the second of two processes yields."""
+    imports.mkdir(parents=True, exist_ok=True)
+    with staged(imports, prefix=".import-") as work, Progress(f"importing {source.format}", total=1) as progress:
+        import_site(
+            source.format, path, work / "sites", progress=lambda n, total: progress.update(n / max(total, 1))
+        )
+        try:
+            (work / "sites").rename(folder)
+        except OSError:
+            if not folder.exists():
+                raise
 
 
 def _listing_key(source: Source, path: Path) -> str:
