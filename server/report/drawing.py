@@ -1,4 +1,4 @@
-"""Small SVG pieces: elements, scales, markers, axes. Colours come from the page's style sheet by class, never from here.
+"""Small SVG pieces: elements, scales, markers, axes. Colours come from the style sheet by class, never from here.
 
 Coordinates are in user units of a viewBox about 360 wide, so that text keeps its size on a phone.
 """
@@ -17,7 +17,7 @@ MARKERS = {"federated": "circle", "pooled": "square", "local": "triangle", "ense
 
 
 def element(name: str, *children: str, **attributes: str | float | None) -> Markup:
-    """`<name a="…">children</name>`; children that are no Markup are escaped, `_` in a key is `-`, and `class_` is `class`."""
+    """`<name a="…">children</name>`; children that are no Markup are escaped; `_` in a key is `-`, `class_` is `class`."""
     pairs = ((key.rstrip("_").replace("_", "-"), value) for key, value in attributes.items() if value is not None)
     shown = "".join(f' {key}="{_plain(value)}"' for key, value in pairs)
     inner = join(children)

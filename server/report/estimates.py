@@ -1,7 +1,7 @@
 """From rows (one for each seed, and for local one for each model) to what the report shows.
 
-The rule, which the page's glossary repeats: a number is the mean over seeds, and for the arm local over the other centers'
-models as well; its interval is the mean of their lower and of their upper bounds, the interval of a typical single model.
+The rule, which the page's glossary repeats: a number is the mean over seeds, and for the arm local over the other
+centers' models as well; its interval is the mean of their lower and of their upper bounds: that of a typical single model.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Estimate:
 
 def estimate(run: Run, arm: str, protocol: str, site: str) -> Estimate | None:
     """The arm at the site (or `all`); None where the run holds nothing about it."""
-    rows = tuple(r for r in run.rows if (r.arm, r.protocol, r.site) == (arm, protocol, site) and _speaks(r))
+    rows = _speaking(tuple(r for r in run.rows if (r.arm, r.protocol, r.site) == (arm, protocol, site)))
     if not rows and site == ALL and protocol == LEAVE_ONE_OUT:
         return _mean_of_centers(run, arm)
     if not rows:
@@ -62,12 +62,17 @@ def estimate(run: Run, arm: str, protocol: str, site: str) -> Estimate | None:
     )
 
 
-def _speaks(row: Row) -> bool:
-    """Whether a row is what its arm stands for: a local model is at home in-federation and a stranger otherwise."""
-    if row.arm != "local" or row.site == ALL:
-        return True
-    at_home = row.site in row.trained_on
-    return not at_home if row.protocol == LEAVE_ONE_OUT or row.held_out else at_home
+def _speaking(rows: tuple[Row, ...]) -> tuple[Row, ...]:
+    """The rows that stand for their arm: in leave-one-center-out local models are strangers, else the site's own speaks.
+
+    In-federation at a site that trains nobody, every hospital's model is a stranger, and all of them speak.
+    """
+    if not rows or rows[0].arm != "local" or rows[0].site == ALL:
+        return rows
+    own = tuple(row for row in rows if row.site in row.trained_on)
+    if rows[0].protocol == LEAVE_ONE_OUT:
+        return tuple(row for row in rows if row not in own)
+    return own or rows
 
 
 def _mean_of_centers(run: Run, arm: str) -> Estimate | None:

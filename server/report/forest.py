@@ -15,15 +15,16 @@ from server.report.reading import ALL, LEAVE_ONE_OUT, Run
 from server.report.sentence import lead_arm
 
 _WIDTH, _LEFT, _RIGHT = 400.0, 22.0, 286.0
-_HEAD, _ROW, _GAP = 20.0, 17.0, 9.0
+_HEAD, _ROW, _GAP = 20.0, 19.0, 8.0
 
 
 def forest(run: Run, protocol: str) -> Markup:
-    """One panel: centers from worst to best, then the whole; a light dot is one seed (for local, one model and seed)."""
+    """One panel: centers from worst to best, then the whole; a light dot is one seed (for local, one model)."""
     lead = lead_arm(run) or "federated"
     sites = [*worst_first(run, lead, protocol), ALL]
     blocks = [
-        (site, [e for arm in run.arms(protocol) if (e := estimate(run, arm, protocol, site)) is not None]) for site in sites
+        (site, [e for arm in run.arms(protocol) if (e := estimate(run, arm, protocol, site)) is not None])
+        for site in sites
     ]
     blocks = [(site, found) for site, found in blocks if found]
     scale = Scale(_lowest(blocks), 1.0, _LEFT, _RIGHT)
@@ -60,11 +61,15 @@ def _frame(scale: Scale, bottom: float) -> Markup:
 
 def _row(e: Estimate, scale: Scale, y: float) -> Markup:
     if e.auc is None:
-        return group(marker(e.arm, 8, y), text(_RIGHT + 8, y + 4, "– none", class_="tick"), class_=f"arm {e.arm}", title=e.why)
+        return group(
+            marker(e.arm, 8, y), text(_RIGHT + 8, y + 4, "– none", class_="tick"), class_=f"arm {e.arm}", title=e.why
+        )
     shown = f"{decimal(e.auc)}  {interval(e.low, e.high)}" if e.low is not None else decimal(e.auc)
     several = len(e.each) > 1
-    dots = [marker(e.arm, scale(value), y, size=2.6, class_="seed") for value in e.each] if several else []
-    whisker = [line(scale(e.low), y, scale(e.high), y, class_="whisker")] if e.low is not None and e.high is not None else []
+    dots = [marker(e.arm, scale(value), y + 6.5, size=2.2, class_="seed") for value in e.each] if several else []
+    whisker = (
+        [line(scale(e.low), y, scale(e.high), y, class_="whisker")] if e.low is not None and e.high is not None else []
+    )
     return group(
         *whisker,
         *dots,

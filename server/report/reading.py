@@ -1,9 +1,9 @@
 """The run folder, parsed once into dataclasses. What is optional and not there is noted in `missing`, never invented.
 
-    RUN/config.toml, results.json        must be there
-    RUN/records.jsonl                    learning curves, centers' appearance, failures, seconds
-    RUN/predictions/….csv                ROC and calibration curves
-    RUN/pictures/<site>/index.json       attention maps
+RUN/config.toml, results.json        must be there
+RUN/records.jsonl                    learning curves, centers' appearance, failures, seconds
+RUN/predictions/….csv                ROC and calibration curves
+RUN/pictures/<site>/index.json       attention maps
 """
 
 from __future__ import annotations

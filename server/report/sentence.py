@@ -39,7 +39,7 @@ def _unseen(run: Run, arm: str) -> str:
     whole = estimate(run, arm, LEAVE_ONE_OUT, ALL)
     sites = worst_first(run, arm, LEAVE_ONE_OUT)
     if whole is None or whole.auc is None:
-        return f"{start} has no AUC that can be averaged over centers{_because(whole)}{_known(run, arm, sites)}."
+        return f"{start} has no AUC that can be averaged over centers{_because(whole)}{_known(run, arm, LEAVE_ONE_OUT, sites)}."
     inner = [f"mean of {len(sites)} centers, each left out in turn"] if len(sites) > 1 else []
     inner += [_sure(whole), *_worst(run, arm, LEAVE_ONE_OUT)]
     text = f"{start} reaches AUC {decimal(whole.auc)} ({'; '.join(inner)})"
@@ -55,7 +55,7 @@ def _inside(run: Run, arm: str) -> str:
         whole = estimate(run, arm, IN_FEDERATION, sites[0])
     closing = "; no center was held out, so this says nothing about a center it has never seen."
     if whole is None or whole.auc is None:
-        return f"{start} has no AUC over all test patients{_because(whole)}{_known(run, arm, sites)}{closing}"
+        return f"{start} has no AUC over all test patients{_because(whole)}{_known(run, arm, IN_FEDERATION, sites)}{closing}"
     inner = [_sure(whole), *_worst(run, arm, IN_FEDERATION)]
     text = f"{start} reaches AUC {decimal(whole.auc)} on test patients ({'; '.join(inner)})"
     return text + _comparisons(run, arm, IN_FEDERATION, _OWN) + closing
@@ -87,9 +87,9 @@ def _worst(run: Run, arm: str, protocol: str) -> list[str]:
     return [f"worst center {worst.site} at {decimal(worst.auc)}"] if worst is not None and worst.auc is not None else []
 
 
-def _known(run: Run, arm: str, sites: list[str]) -> str:
+def _known(run: Run, arm: str, protocol: str, sites: list[str]) -> str:
     """What is known center by center where the mean is not."""
-    found = [(site, estimate(run, arm, LEAVE_ONE_OUT, site)) for site in sites]
+    found = [(site, estimate(run, arm, protocol, site)) for site in sites]
     parts = [f"{decimal(e.auc)} at {site}" for site, e in found if e is not None and e.auc is not None]
     return f"; it reaches {_listed(parts)}" if parts else ""
 
@@ -118,7 +118,7 @@ def _clause(c: Contrast, other: str) -> str:
         return f"{size} {way} {other} (no interval, so it may be chance)"
     bounds = span(c.low, c.high, places=places)
     if c.low <= 0 <= c.high:
-        return f"with no difference that these data can show from {other} ({decimal(c.delta_auc, places=places)}; {bounds})"
+        return f"with no demonstrable difference from {other} ({decimal(c.delta_auc, places=places)}; {bounds})"
     return f"{size} {way} {other} ({bounds})"
 
 
@@ -145,7 +145,7 @@ def reservations(run: Run) -> list[str]:
     )
     looks = run.setting("evaluation", "looks")
     if isinstance(looks, int):
-        times = "never" if looks == 0 else "once" if looks == 1 else f"{looks} times"
+        times = "never" if looks == 0 else {1: "once", 2: "twice"}.get(looks, f"{looks} times")
         caution = "" if looks == 0 else ", and choices made after a look make numbers too good"
         notes.append(f"Held-out results of these data had been looked at {times} before this run{caution}.")
     gone = [a for a in ARMS if a not in run.arms()]

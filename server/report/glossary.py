@@ -1,0 +1,158 @@
+"""What each number means: shown on hover and focus, and printed at the end of the page."""
+
+from __future__ import annotations
+
+__all__ = ["GLOSSARY", "Term"]
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Term:
+    """A name as the page writes it, and its definition."""
+
+    name: str
+    meaning: str
+
+
+GLOSSARY = {
+    "auc": Term(
+        "AUC",
+        "Area under the ROC curve: the chance that a random case of the positive class scores higher than a "
+        "random other case. .5 is chance, 1 is perfect. With more than two classes, the mean over classes, each "
+        "against the rest.",
+    ),
+    "interval": Term(
+        "95 % interval",
+        "Covers the sampling of patients; several images of one patient count as one draw. With several seeds "
+        "(for local, several models) the bounds shown are the means of their bounds: the interval of a typical "
+        "single model.",
+    ),
+    "seeds": Term(
+        "Seeds",
+        "Training repeated with other initial weights, order and augmentation; the split of patients stays. "
+        "Numbers are means over the seeds in which they exist; light dots are single seeds (for local, single "
+        "models and seeds).",
+    ),
+    "worst": Term(
+        "Worst center",
+        "The center at which the leading arm (federated where there is one) has its lowest AUC.",
+    ),
+    "federated": Term(
+        "Federated",
+        "Each center trains on its own patients and sends changes of weights; no image leaves a center.",
+    ),
+    "pooled": Term(
+        "Pooled",
+        "One model trained on all training centers' images put together: what sharing data would give.",
+    ),
+    "local": Term(
+        "Local",
+        "Models trained in one hospital each. In-federation: the hospital's own model. Leave-one-center-out: the "
+        "mean AUC of the other hospitals' models.",
+    ),
+    "ensemble": Term(
+        "Ensemble",
+        "The mean of the local models' probabilities; with K hospitals it costs K times the budget of one model.",
+    ),
+    "unseen": Term(
+        "Leave-one-center-out",
+        "Each center in turn is kept out of training, of model choice and of the threshold, then all its patients "
+        "are the test.",
+    ),
+    "inside": Term(
+        "In-federation",
+        "Trained on the training centers' train patients, threshold set on their validation patients, tested on "
+        "their test patients. A center marked as held out gave no patient to training.",
+    ),
+    "mean": Term(
+        "Mean of centers",
+        "The mean of the centers' AUCs. In leave-one-center-out each center has a model of its own, and scores of "
+        "different models are never put together.",
+    ),
+    "together": Term(
+        "All cases together",
+        "One AUC over the test cases of all centers; not the mean of the centers' AUCs.",
+    ),
+    "delta": Term(
+        "Difference of AUC",
+        "Federated minus the other arm, mean over seeds. The interval draws patients (once for all arms) and "
+        "seeds anew. An interval that holds 0 means: no difference that these data can show. It does not mean: "
+        "equal.",
+    ),
+    "p": Term(
+        "p",
+        "How often a difference at least this large would be seen if the arms were equal. Not corrected for "
+        "several tests.",
+    ),
+    "patient_auc": Term(
+        "AUC by patient",
+        "AUC after the scores of each patient's images are averaged.",
+    ),
+    "threshold": Term(
+        "Locked threshold",
+        "The score above which a case is called positive: set once where the training centers' pooled validation "
+        "patients reach the wanted sensitivity, then never changed.",
+    ),
+    "sensitivity": Term(
+        "Sensitivity",
+        "Share of positive cases that the model calls positive at the locked threshold.",
+    ),
+    "specificity": Term(
+        "Specificity",
+        "Share of the other cases that the model calls negative at the locked threshold.",
+    ),
+    "brier": Term(
+        "Brier score",
+        "Mean squared difference of probability and outcome. 0 is perfect; lower is better.",
+    ),
+    "ece": Term(
+        "ECE",
+        "Expected calibration error: mean distance between probability and observed share over 15 equal-width "
+        "bins, weighted by cases. 0 is perfect.",
+    ),
+    "slope": Term(
+        "Calibration slope",
+        "1 is right; below 1 the probabilities are too extreme, above 1 not extreme enough. Cox 1958.",
+    ),
+    "intercept": Term(
+        "Calibration intercept",
+        "With the slope fixed at 1: 0 is right; below 0 the probabilities are too high on average, above 0 too low.",
+    ),
+    "roc": Term(
+        "ROC curve",
+        "Sensitivity against 1 − specificity over all thresholds, mean over seeds. The marker is the locked "
+        "threshold; the dotted diagonal is chance.",
+    ),
+    "calibration": Term(
+        "Calibration curve",
+        "Cases in ten equal-width bins of probability: mean probability against the observed share of positives. "
+        "On the dotted diagonal the probabilities are true. Larger dots hold more cases.",
+    ),
+    "matrix": Term(
+        "Center-to-center matrix",
+        "AUC of models trained at the row, tested at the column. Off the diagonal: all patients of a center that "
+        "the model never saw. On the diagonal (framed): the center's own test patients.",
+    ),
+    "budget": Term(
+        "Sample gradients",
+        "How many times an image's gradient enters an optimizer step. Each final model gets the same number in "
+        "every arm; the ensemble is several local models and costs their sum.",
+    ),
+    "looks": Term(
+        "Looks at held-out results",
+        "How often results on these held-out patients were seen before this run. Every look can lead to choices "
+        "that fit them by chance.",
+    ),
+    "attention": Term(
+        "Attention map",
+        "Where the model's spatial attention is strong, drawn over the crop that it sees. It shows where the "
+        "model looks, not why it decides.",
+    ),
+    "descriptors": Term(
+        "Intensity and texture",
+        "Descriptors of the lesion crops: dots are means over a center's images, lines one standard deviation "
+        "either way. Speckle length is the lag in pixels at which the residual's autocorrelation falls to one "
+        "half.",
+    ),
+}

@@ -1,0 +1,169 @@
+"""Puts the parts together and renders the page: a pure function of the run folder, without clock and chance."""
+
+from __future__ import annotations
+
+__all__ = ["render"]
+
+import base64
+import hashlib
+import re
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup, escape
+
+from server.report.absence import absences, failures
+from server.report.appearance import descriptor_panels, histogram_panels
+from server.report.curves import CenterCurves, center_curves
+from server.report.drawing import marker, svg
+from server.report.estimates import estimate
+from server.report.forest import forest
+from server.report.glossary import GLOSSARY
+from server.report.learning import learning_panels
+from server.report.numbers import count, duration
+from server.report.pictures import galleries
+from server.report.reading import IN_FEDERATION, LEAVE_ONE_OUT, Run
+from server.report.sentence import answer, lead_arm, lead_protocol, reservations
+from server.report.tables import contrast_rows, lead_rows, matrix_rows, measure_rows
+
+_PROTOCOLS = {
+    LEAVE_ONE_OUT: ("unseen", "At a center it has never seen", "leave-one-center-out"),
+    IN_FEDERATION: ("inside", "Inside the federation", "in-federation"),
+}
+
+
+def render(run: Run) -> str:
+    """The whole page as HTML."""
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
+    template = environment.from_string(_resource("page.html.jinja"))
+    style = _resource("style.css")
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    return template.render(style=Markup(style), style_sha256=digest, **_context(run)).lstrip()
+
+
+def _resource(name: str) -> str:
+    return files("server.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _context(run: Run) -> dict[str, Any]:
+    curves = {protocol: center_curves(run, protocol) for protocol in run.protocols}
+    learning = learning_panels(run)
+    shown, unreadable = galleries(run.folder)
+    files_absent = sum(center.absent for found in curves.values() for center in found)
+    missing = absences(run, files_absent=files_absent, learning=bool(learning), pictures=bool(shown))
+    matrix = matrix_rows(run)
+    return {
+        "name": str(run.setting("name") or run.folder.name),
+        "question": _question(run),
+        "answer": _emphasised(answer(run)),
+        "reservations": reservations(run),
+        "facts": _facts(run),
+        "lead": lead_arm(run),
+        "lead_protocol": lead_protocol(run),
+        "protocols": [_protocol(run, protocol, curves[protocol]) for protocol in run.protocols],
+        "matrix": matrix if len(matrix) > 1 else [],
+        "matrix_columns": run.sites(LEAVE_ONE_OUT) or run.sites(),
+        "learning": learning,
+        "learning_arms": [
+            arm for arm in run.arms() if any(f'class="arm {arm}"' in picture for _, _, picture in learning)
+        ],
+        "histograms": histogram_panels(run),
+        "descriptors": descriptor_panels(run),
+        "galleries": shown,
+        "budget": _budget(run),
+        "budget_each": count(run.budget.sample_gradients),
+        "provenance": _provenance(run),
+        "config_text": run.config_text,
+        "missing": missing + unreadable,
+        "failures": failures(run),
+        "glossary": GLOSSARY,
+        "keys": {arm: _key(arm) for arm in run.arms()},
+    }
+
+
+def _question(run: Run) -> str:
+    classes, positive = run.setting("task", "classes"), run.setting("task", "positive")
+    if not isinstance(classes, list | tuple) or not classes:
+        return ""
+    if len(classes) == 2 and positive in classes:
+        return f"{positive} against {next(c for c in classes if c != positive)}"
+    return ", ".join(str(c) for c in classes)
+
+
+def _emphasised(sentence: str) -> Markup:
+    """The sentence with its first AUC in bold."""
+    return Markup(re.sub(r"(AUC (?:\.\d+|1\.00))", r"<strong>\1</strong>", str(escape(sentence)), count=1))
+
+
+def _facts(run: Run) -> list[tuple[str, str, str]]:
+    """(value, what it counts, glossary key) of the strip under the sentence."""
+    protocol, arm = lead_protocol(run), lead_arm(run)
+    facts = []
+    if protocol is not None and arm is not None:
+        sites = run.sites(protocol)
+        found = [e.rows[0] for site in sites if (e := estimate(run, arm, protocol, site)) is not None]
+        facts = [
+            (str(len(sites)), "center tested" if len(sites) == 1 else "centers tested", ""),
+            (_total([row.n_patients for row in found]), "test patients", ""),
+            (_total([row.n_images for row in found]), "test images", ""),
+        ]
+    looks = run.setting("evaluation", "looks")
+    facts.append((str(len(run.seeds)), "seed" if len(run.seeds) == 1 else "seeds", "seeds"))
+    facts.append((str(looks) if isinstance(looks, int) else "–", "earlier looks at these held-out results", "looks"))
+    return facts
+
+
+def _total(values: list[int | None]) -> str:
+    there = [value for value in values if value is not None]
+    return count(sum(there)) if there and len(there) == len(values) else "–"
+
+
+def _protocol(run: Run, protocol: str, curves: list[CenterCurves]) -> dict[str, Any]:
+    key, title, name = _PROTOCOLS[protocol]
+    return {
+        "id": key,
+        "key": key,
+        "title": title,
+        "name": name,
+        "arms": run.arms(protocol),
+        "whole": "mean" if protocol == LEAVE_ONE_OUT else "together",
+        "table": [r for r in lead_rows(run, protocol) if not r.whole or any(c.shown != "–" for c in r.arms)],
+        "forest": forest(run, protocol),
+        "measures": measure_rows(run, protocol),
+        "contrasts": contrast_rows(run, protocol),
+        "curves": [center for center in curves if center.roc is not None],
+    }
+
+
+def _budget(run: Run) -> list[tuple[str, str, str, str]]:
+    """(arm, sample gradients in all, times the federated arm's, seconds of training where the records have them)."""
+    base = run.budget.per_arm.get("federated")
+    made = []
+    for arm in (*run.arms(), *(a for a in sorted(run.budget.per_arm) if a not in run.arms())):
+        total = run.budget.per_arm.get(arm)
+        ratio = f"{total / base:.2f}×" if total is not None and base else "–"
+        seconds = [model.seconds for model in run.models if model.arm == arm]
+        made.append((arm, count(total), ratio, duration(sum(seconds)) if seconds else "–"))
+    return made
+
+
+def _provenance(run: Run) -> list[tuple[str, str]]:
+    p = run.provenance
+    state = " with uncommitted changes" if p.dirty else ""
+    pairs = [
+        ("seeds", ", ".join(str(seed) for seed in run.seeds) or "–"),
+        ("commit", f"{p.commit}{state}" if p.commit else "–"),
+        ("processor", p.processor or "–"),
+        ("device", p.device or "–"),
+        ("threads", str(p.threads) if p.threads is not None else "–"),
+        ("versions", ", ".join(f"{name} {version}" for name, version in p.versions.items()) or "–"),
+    ]
+    return pairs + [(f"data of {site}, SHA-256", digest) for site, digest in p.data.items()]
+
+
+def _key(arm: str) -> Markup:
+    """The arm's marker, for legends."""
+    return Markup('<span class="key arm {}">{}</span>').format(
+        arm, svg(marker(arm, 7, 7, size=5), width=14, height=14, title=f"marker of {arm}")
+    )
