@@ -30,9 +30,11 @@ from simulation.phantom.lump import Lump, draw_lump
 from simulation.phantom.lump_scene import SIDE
 from simulation.pretext import Pretext, sign_targets
 
-Report = Callable[[float, str], None]
+Report = Callable[[int, int], None]
 
 BATCH, PEAK_RATE, WEIGHT_DECAY, LONGEST_STEP = 32, 1e-3, 0.05, 5.0
+STEP_COST = 20
+"""A step takes about as long as this many lumps: for the progress bar."""
 WARMUP = 150
 """Steps until the learning rate is at its peak; then half a cosine down to 0."""
 MARGINS = (0.0, 0.35)
@@ -62,18 +64,17 @@ def pretrain(
 ) -> Pretrained:
     """Draw `images` lumps, learn on crops of `size` pixels for `steps` steps of 32, write trunk and attention to `out`.
 
-    The file is safetensors in bf16; heads are not in it. `progress(done, note)` hears the share in [0, 1] that is done.
+    The file is safetensors in bf16; heads are not in it. `progress(done, total)` hears how far it is.
     Same seed and arguments, same bytes on one processor with one number of threads.
     """
     began = time.monotonic()
-    heard = progress or (lambda done, note: None)
     lumps = []
     for number in range(images):
         lumps.append(draw_lump(derive(seed, "lump", number)))
-        if number % 100 == 0:
-            heard(0.2 * number / images, f"{number} of {images} lumps")
+        if progress is not None and number % 100 == 0:
+            progress(number, images + STEP_COST * steps)
     net = build_model(model or Model(), task="pretext", classes=2, seed=derive_seed(seed, "initial"))
-    loss = _learn(net, lumps, seed=seed, steps=steps, size=size, heard=heard)
+    loss = _learn(net, lumps, seed=seed, steps=steps, size=size, progress=progress)
     content = save({name: t.to(torch.bfloat16).contiguous() for name, t in net.state_dict().items() if _kept(name)})
     write_atomic(out, content)
     return Pretrained(out.name, round(len(content) / 1e6, 2), loss, round(time.monotonic() - began, 1))
@@ -83,10 +84,10 @@ def _kept(name: str) -> bool:
     return name.startswith(("trunk.", "attention."))
 
 
-def _learn(net: AttentionNet, lumps: list[Lump], *, seed: int, steps: int, size: int, heard: Report) -> float:
+def _learn(net: AttentionNet, lumps: list[Lump], *, seed: int, steps: int, size: int, progress: Report | None) -> float:
     targets = sign_targets(lumps)
     coins = torch.Generator().manual_seed(derive_seed(seed, "steps"))
-    where = place(net, layout="contiguous")
+    where = place(net, side=size)
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(seed, "pretext"))
         pretext = Pretext(net.trunk.channels, measures=targets.measures.shape[1], cells=size // 16)
@@ -109,8 +110,8 @@ def _learn(net: AttentionNet, lumps: list[Lump], *, seed: int, steps: int, size:
         nn.utils.clip_grad_norm_(parameters, LONGEST_STEP)
         optimizer.step()
         recent = [*recent, float(loss)][-max(1, steps // 10) :]
-        if step % 25 == 24:
-            heard(0.2 + 0.8 * (step + 1) / steps, f"step {step + 1} of {steps}, loss {np.mean(recent[-25:]):.3f}")
+        if progress is not None and step % 10 == 0:
+            progress(len(lumps) + STEP_COST * step, len(lumps) + STEP_COST * steps)
     return float(np.mean(recent))
 
 
