@@ -109,7 +109,7 @@ def _learn(net: AttentionNet, lumps: list[Lump], *, seed: int, steps: int, size:
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(parameters, LONGEST_STEP)
         optimizer.step()
-        recent = [*recent, float(loss)][-max(1, steps // 10) :]
+        recent = [*recent, float(loss.detach())][-max(1, steps // 10) :]
         if progress is not None and step % 10 == 0:
             progress(len(lumps) + STEP_COST * step, len(lumps) + STEP_COST * steps)
     return float(np.mean(recent))
