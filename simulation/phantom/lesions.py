@@ -60,7 +60,8 @@ class LesionAttributes:
 
     tallness: 0 lies flat, .5 as tall as wide, 1 stands. lobulation, angularity, spiculation: of the border. blur: of
     the margin. rim: an echogenic halo. echo: 0 free of echoes, .75 as the surroundings, 1 brighter. heterogeneity:
-    patches inside. posterior: 0 shadow, .5 nothing, 1 enhancement. calcification: from none to many. cystic: share of fluid.
+    patches inside. posterior: 0 shadow, .5 nothing, 1 enhancement. calcification: from none to many. cystic: share of
+    fluid.
     """
 
     tallness: float
