@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["append_line", "read_json", "sha256_bytes", "sha256_file", "write_atomic", "write_json"]
+__all__ = ["append_line", "claimed", "read_json", "sha256_bytes", "sha256_file", "write_atomic", "write_json"]
 
+import fcntl
 import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -83,3 +86,17 @@ def sha256_file(path: Path) -> str:
         while piece := file.read(1 << 20):
             digest.update(piece)
     return digest.hexdigest()
+
+
+@contextmanager
+def claimed(lock: Path, *, complaint: str) -> Iterator[None]:
+    """Hold the lock file for one process; BadInput(`complaint`) where another has it. A kill gives it back."""
+    descriptor = os.open(lock, os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BadInput(complaint) from None
+        yield
+    finally:
+        os.close(descriptor)

@@ -39,6 +39,7 @@ class CrossCenter(Strategy):
         self.evaluations: dict[str, EvaluateReport] = {}
         self.failures: dict[str, str] = {}
         self.bytes: dict[str, int] = {}
+        self._asked: dict[str, Message] = {}
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -86,26 +87,31 @@ class CrossCenter(Strategy):
     ) -> list[Message]:
         orders = json.loads(str(config["orders"]))
         self.failures = {}
-        return [
-            grid.create_message(
+        self._asked = {
+            site: Message(
                 RecordDict({"order": ConfigRecord({"json": json.dumps(orders[site])}), "arrays": arrays}),
-                kind,
                 self.nodes[site],
-                str(server_round),
+                kind,
+                group_id=str(server_round),
             )
             for site in sorted(orders)
-        ]
+        }
+        return list(self._asked.values())
 
     def _contents(self, replies: Iterable[Message]) -> list[tuple[str, RecordDict]]:
-        """The replies' contents by site, sorted; errors go to `failures`."""
-        site_of = {node: site for site, node in self.nodes.items()}
+        """The replies' contents by site, sorted; errors go to `failures`.
+
+        A reply belongs to the site whose message it answers: the error that Flower writes for a lost node comes from
+        the server's own number.
+        """
+        site_of = {message.metadata.message_id: site for site, message in self._asked.items()}
         found = []
         for reply in replies:
-            site = site_of.get(reply.metadata.src_node_id)
+            site = site_of.get(reply.metadata.reply_to_message_id)
             if site is None:
                 continue
             if reply.has_error():
-                self.failures[site] = f"{reply.error.reason or 'failed'} (error {reply.error.code})"
+                self.failures[site] = _why(reply)
             else:
                 found.append((site, reply.content))
         return sorted(found, key=lambda pair: pair[0])
@@ -120,10 +126,10 @@ class FlowerFederation:
         self.strategy = CrossCenter(experiment.strategy, {})
 
     def gather(self, expected: Collection[str] = ()) -> dict[str, SiteCard]:
-        """Ask every connected node who it is, until the `expected` site ids answered, or until anyone did where none are named.
+        """Ask every connected node who it is, until the `expected` site ids answered (any one where none are named).
 
-        Sites that nobody expects are left out. RunFailed where a site is missing at the deadline `deadlines.gather`, or two
-        nodes claim one id.
+        Sites that nobody expects are left out. RunFailed where a site is missing at the deadline `deadlines.gather`, or
+        two nodes claim one id.
         """
         seconds = self.experiment.deadlines.gather
         deadline = time.monotonic() + seconds
@@ -131,7 +137,7 @@ class FlowerFederation:
         asked: set[int] = set()
         complaint = "no node is connected"
         while True:
-            fresh = [node for node in self.grid.get_node_ids() if node not in asked]
+            fresh = {node.node_id: node.name for node in self.grid.get_nodes() if node.node_id not in asked}
             asked.update(fresh)
             complaint = self._introduce(fresh, cards, timeout=max(1.0, deadline - time.monotonic())) or complaint
             missing = sorted(set(expected) - cards.keys())
@@ -140,19 +146,25 @@ class FlowerFederation:
             if time.monotonic() > deadline:
                 who = ", ".join(missing) or "any site"
                 raise RunFailed(
-                    f"no answer from {who} within {seconds:g} s ({complaint}); start the client there or raise deadlines.gather"
+                    f"no answer from {who} within {seconds:g} s ({complaint}); "
+                    "start the client there or raise deadlines.gather"
                 )
             time.sleep(0.5)
 
-    def _introduce(self, nodes: list[int], cards: dict[str, SiteCard], *, timeout: float) -> str | None:
+    def _introduce(self, nodes: Mapping[int, str], cards: dict[str, SiteCard], *, timeout: float) -> str | None:
+        """Ask these nodes who they are. `nodes` has the names that their keys were registered by ("" in a simulation)."""
         why = f"{len(cards)} other sites answered" if cards else None
-        messages = [self.grid.create_message(RecordDict(), MessageType.QUERY, node, "0") for node in nodes]
-        for reply in self.grid.send_and_receive(messages, timeout=timeout):
+        messages = [Message(RecordDict(), node, MessageType.QUERY, group_id="0") for node in nodes]
+        for reply in self.grid.send_and_receive(messages, timeout=timeout) if messages else ():
             if reply.has_error():
-                why = f"a node answered: {reply.error.reason}"
+                why = f"a node answered: {_why(reply)}"
                 continue
             why = None
             card = unpack(SiteCard, reply.content)
+            registered = nodes[reply.metadata.src_node_id]
+            if registered and registered != card.site:
+                why = f"the client registered as {registered} says that it is site {card.site}"
+                continue
             if card.site in cards:
                 raise RunFailed(f"two nodes both say that they are site {card.site}; give each site its own id")
             cards[card.site] = card
@@ -178,6 +190,13 @@ class FlowerFederation:
 
     def _failures(self, asked: Mapping[str, Any], answered: Mapping[str, Any]) -> dict[str, str]:
         return {site: self.strategy.failures.get(site, _LOST) for site in sorted(asked) if site not in answered}
+
+
+def _why(reply: Message) -> str:
+    """Why a node gave no answer; Flower's own reasons in words of ours."""
+    lost = {3: "the node is not connected", 5: "the node was lost", 8: "the site's process died"}
+    code = int(reply.error.code)
+    return f"{lost.get(code) or reply.error.reason or 'failed'} (error {code})"
 
 
 def _by_site(orders: Mapping[str, Any]) -> ConfigRecord:
