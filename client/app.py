@@ -59,7 +59,7 @@ def query(message: Message, context: Context) -> Message:
 @_guarded
 def train(message: Message, context: Context) -> Message:
     """Train one round on the site's own images."""
-    order, weights = unpack(TrainOrder, message.content), weights_of(message.content["arrays"])
+    order, weights = unpack(TrainOrder, message.content), weights_of(message.content.array_records["arrays"])
     report, change = answer_train(_site(context), order, weights)
     return Message(pack(report, arrays_of(change)), reply_to=message)
 
@@ -68,7 +68,7 @@ def train(message: Message, context: Context) -> Message:
 @_guarded
 def evaluate(message: Message, context: Context) -> Message:
     """Score the site's own cases."""
-    order, weights = unpack(EvaluateOrder, message.content), weights_of(message.content["arrays"])
+    order, weights = unpack(EvaluateOrder, message.content), weights_of(message.content.array_records["arrays"])
     return Message(pack(answer_evaluate(_site(context), order, weights)), reply_to=message)
 
 
@@ -87,5 +87,5 @@ def _folder(context: Context) -> Path:
         folders = os.environ.get("SONOFED_SITES", "").split(os.pathsep)
         folder = folders[int(context.node_config["partition-id"])]
     if not folder:
-        raise BadInput('this node knows no site folder; start it with --node-config \'site="FOLDER"\'')
+        raise BadInput("this node knows no site folder; start it with --node-config 'site=\"FOLDER\"'")
     return Path(str(folder)).resolve()

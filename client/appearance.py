@@ -59,7 +59,7 @@ def _descriptors(crop: NDArray[np.uint8]) -> dict[str, float]:
     }
 
 
-def _half_length(image: NDArray[np.float32], *, axis: int) -> float:
+def _half_length(image: NDArray[np.floating], *, axis: int) -> float:
     """Lag, in pixels, at which the residual's autocorrelation along `axis` falls to one half; linear between lags."""
     from scipy.ndimage import uniform_filter
 

@@ -29,6 +29,8 @@ def chosen_cases(site: Site, *, count: int) -> NDArray[np.int64]:
         if patient not in seen:
             seen.add(patient)
             by_class[int(site.labels[row])].append(row)
+    if not count:
+        return np.empty(0, dtype=np.int64)
     per_class = max(1, count // len(by_class))
     rows = [row for members in by_class for row in members[:: max(1, len(members) // per_class)][:per_class]]
     return np.array(sorted(rows), dtype=np.int64)
@@ -36,9 +38,9 @@ def chosen_cases(site: Site, *, count: int) -> NDArray[np.int64]:
 
 def attention_pictures(model: AttentionNet, crops: NDArray[np.uint8]) -> list[tuple[bytes, bytes]]:
     """For each crop (N, S, S) the PNG bytes of (the crop, the crop under its attention map), 192 pixels a side."""
-    from client.augment import normalise
-
     import torch
+
+    from client.augment import normalise
 
     dtype = next(model.parameters()).dtype
     maps = model.attention_map(normalise(torch.from_numpy(np.ascontiguousarray(crops))).to(dtype)).cpu().numpy()

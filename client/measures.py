@@ -79,9 +79,7 @@ def measure_cases(
     )
 
 
-def measure(
-    site: Site, rows: NDArray[np.int64], scores: NDArray[np.float64], *, threshold: float | None
-) -> PartReport:
+def measure(site: Site, rows: NDArray[np.int64], scores: NDArray[np.float64], *, threshold: float | None) -> PartReport:
     """What a site sends about the cases `rows` (n,) with their scores (n, K)."""
     labels, patients = site.labels[rows], site.patients[rows]
     index = site.task.positive_index

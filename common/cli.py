@@ -28,9 +28,7 @@ def parser(room: str, what: str) -> tuple[argparse.ArgumentParser, Commands]:
 
 def command(commands: Commands, name: str, what: str, example: str, handler: Handler) -> argparse.ArgumentParser:
     """Add one command; `handler` gets the parsed options and returns the exit code."""
-    made: argparse.ArgumentParser = commands.add_parser(
-        name, help=what, description=what, epilog=f"example: {example}"
-    )
+    made: argparse.ArgumentParser = commands.add_parser(name, help=what, description=what, epilog=f"example: {example}")
     made.set_defaults(handler=handler)
     return made
 

@@ -276,7 +276,9 @@ def _keys_at(kind: Any, path: tuple[int | str, ...]) -> list[str]:
         if tagged:
             kind = tagged[0]
             continue
-        hints = next((get_type_hints(c, include_extras=False) for c in candidates if hasattr(c, "__dataclass_fields__")), {})
+        hints = next(
+            (get_type_hints(c, include_extras=False) for c in candidates if hasattr(c, "__dataclass_fields__")), {}
+        )
         kind = hints.get(str(part), object)
         while get_args(kind) and not any(is_dataclass(a) for a in _members(kind)):
             kind = get_args(kind)[0]

@@ -37,7 +37,9 @@ def provenance(*, threads: int, data: dict[str, str]) -> Provenance:
 def _git(*arguments: str) -> str | None:
     root = Path(__file__).resolve().parent.parent
     try:
-        result = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=20, check=True)
+        result = subprocess.run(
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=20, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return result.stdout.strip()

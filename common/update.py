@@ -44,7 +44,9 @@ class Update:
             return self
         if self.total.keys() != other.total.keys():
             strange = sorted(self.total.keys() ^ other.total.keys())
-            raise RunFailed(f"two updates differ in their tensors, {strange[0]} first; do all sites run the same release?")
+            raise RunFailed(
+                f"two updates differ in their tensors, {strange[0]} first; do all sites run the same release?"
+            )
         return Update({name: self.total[name] + other.total[name] for name in self.total}, self.weight + other.weight)
 
     def mean(self) -> Weights:

@@ -33,11 +33,15 @@ def set_weights(module: nn.Module, weights: Weights) -> None:
     state = module.state_dict()
     missing = {name for name, t in state.items() if t.is_floating_point()} ^ weights.keys()
     if missing:
-        raise BadInput(f"the weights do not fit the model: {min(missing)} has no counterpart; is it another architecture?")
+        raise BadInput(
+            f"the weights do not fit the model: {min(missing)} has no counterpart; is it another architecture?"
+        )
     with torch.no_grad():
         for name, array in weights.items():
             if tuple(state[name].shape) != array.shape:
-                raise BadInput(f"the weights do not fit the model: {name} is {array.shape}, not {tuple(state[name].shape)}")
+                raise BadInput(
+                    f"the weights do not fit the model: {name} is {array.shape}, not {tuple(state[name].shape)}"
+                )
             state[name].copy_(torch.from_numpy(np.ascontiguousarray(array)))
 
 

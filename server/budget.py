@@ -49,7 +49,9 @@ def apportion(steps: int, images: Mapping[str, int]) -> dict[str, int]:
     The sum is exactly `steps`; BadInput where there are fewer steps than sites.
     """
     if steps < len(images):
-        raise BadInput(f"training: {steps} steps a round are too few for {len(images)} sites; raise steps or lower rounds")
+        raise BadInput(
+            f"training: {steps} steps a round are too few for {len(images)} sites; raise steps or lower rounds"
+        )
     spare, total = steps - len(images), sum(images.values())
     shares = {site: spare * count / total for site, count in sorted(images.items())}
     given = {site: 1 + int(share) for site, share in shares.items()}

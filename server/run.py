@@ -56,7 +56,9 @@ def resolved(experiment: Experiment, sites: dict[str, str]) -> Experiment:
         if not path.is_file():
             raise BadInput(f"model.weights: {path}: no such file; make it with `python -m simulation pretrain`")
         model = replace(model, weights=path.name, weights_sha256=sha256_file(path))
-    listed = tuple(SiteAt(id=site, role="held-out" if role == "held-out" else "train") for site, role in sorted(sites.items()))
+    listed = tuple(
+        SiteAt(id=site, role="held-out" if role == "held-out" else "train") for site, role in sorted(sites.items())
+    )
     return replace(experiment, sources=(), sites=listed, model=model)
 
 

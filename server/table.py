@@ -42,7 +42,11 @@ def _block(protocol: str, rows: list[dict[str, Any]], table: list[dict[str, Any]
 
 
 def _contrast_line(contrast: dict[str, Any]) -> str:
-    interval = "" if contrast["low"] is None else f" ({contrast['low']:+.3f} to {contrast['high']:+.3f}, p = {contrast['p']:.3f})"
+    interval = (
+        ""
+        if contrast["low"] is None
+        else f" ({contrast['low']:+.3f} to {contrast['high']:+.3f}, p = {contrast['p']:.3f})"
+    )
     return f"{contrast['a']} − {contrast['b']}, {contrast['protocol']}: {contrast['delta_auc']:+.3f}{interval}"
 
 

@@ -16,7 +16,9 @@ PRESETS = ("lymphus", "behsof", "smclud", "deeplesion")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is 0 done, 1 failed, 2 bad input."""
-    top, commands = parser("simulation", "Simulate a federation on one machine and compare it with pooled and local training.")
+    top, commands = parser(
+        "simulation", "Simulate a federation on one machine and compare it with pooled and local training."
+    )
     phantom = command(
         commands, "phantom", "write phantom data in a data set's exact on-disk format",
         "python -m simulation phantom phantoms --preset lymphus --seed 0 --extra-centers 2", _phantom,
@@ -33,7 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "python -m simulation run configs/experiments/demo.toml --out runs/first", _run,
     )  # fmt: skip
     _experiment(run)
-    run.add_argument("--engine", choices=("local", "ray"), default="local", help="in-process, or Flower's simulation engine")
+    run.add_argument(
+        "--engine", choices=("local", "ray"), default="local", help="in-process, or Flower's simulation engine"
+    )
     run.add_argument("--resume", action="store_true", help="go on from the last whole round in RUN")
     compare = command(
         commands, "compare", "compare federated, pooled, local and ensemble; go on from what is finished",
@@ -116,7 +120,9 @@ def _pretrain(options: argparse.Namespace) -> int:
 
     extra = {name: getattr(options, name) for name in ("images", "steps") if getattr(options, name) is not None}
     with Progress("pretraining on phantoms", total=1) as progress:
-        made = pretrain(options.out, seed=options.seed, progress=lambda n, total: progress.update(n / max(total, 1)), **extra)
+        made = pretrain(
+            options.out, seed=options.seed, progress=lambda n, total: progress.update(n / max(total, 1)), **extra
+        )
     print(f"{options.out}: {made.megabytes} MB, loss {made.loss:.3f}, learned in {made.seconds / 60:.1f} min")
     return 0
 

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from server.model_card import write_model_card
+
 from client.appearance import appearance
 from client.service import site_crops
 from client.site import Site
@@ -22,7 +24,6 @@ from common.files import write_atomic
 from common.progress import Progress
 from common.provenance import provenance
 from server.budget import total_steps
-from server.model_card import write_model_card
 from server.records import Records, read_records
 from server.report import write_report
 from server.results import write_results
@@ -101,7 +102,9 @@ def _claimed(run: Path, text: bytes, sites: Mapping[str, Site]) -> Iterator[None
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise BadInput(f"{run}: another process works in this folder; wait for it or choose another --out") from None
+            raise BadInput(
+                f"{run}: another process works in this folder; wait for it or choose another --out"
+            ) from None
         _check_same(run, text, sites)
         yield
     finally:

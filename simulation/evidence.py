@@ -110,9 +110,7 @@ def judges(plans: Sequence[ModelPlan], experiment: Experiment, trainers: Sequenc
                 yield from _ensembles(models, protocol, seed, trainers)
 
 
-def _ensembles(
-    models: Mapping[str, ModelPlan], protocol: str, seed: int, trainers: Sequence[str]
-) -> Iterator[Judge]:
+def _ensembles(models: Mapping[str, ModelPlan], protocol: str, seed: int, trainers: Sequence[str]) -> Iterator[Judge]:
     if protocol == IN_FEDERATION:
         yield Judge("ensemble", protocol, seed, tuple(models), None, tuple(models.values()))
         return
@@ -162,9 +160,7 @@ def _row(cases: Cases, judge: Judge, members: Sequence[str], name: str, threshol
     return _as_row(judge, name, held_out, path, threshold, found)
 
 
-def _as_row(
-    judge: Judge, name: str, held_out: bool, path: str, threshold: float | None, found: Measures
-) -> Row:
+def _as_row(judge: Judge, name: str, held_out: bool, path: str, threshold: float | None, found: Measures) -> Row:
     return Row(
         arm=judge.arm,
         protocol=judge.protocol,
@@ -232,5 +228,6 @@ def _means_over_centers(rows: Sequence[Row]) -> list[Row]:
 def _ordered(rows: Sequence[Row]) -> list[Row]:
     arms = ("federated", "pooled", "ensemble", "local")
     return sorted(
-        rows, key=lambda r: (r.protocol != LEAVE_ONE_OUT, arms.index(r.arm), r.seed, r.trained_on, r.site != "all", r.site)
+        rows,
+        key=lambda r: (r.protocol != LEAVE_ONE_OUT, arms.index(r.arm), r.seed, r.trained_on, r.site != "all", r.site),
     )

@@ -6,6 +6,7 @@ __all__ = ["mean_row"]
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from common.auc import ClusteredAuc
 from server.results import Row
@@ -24,13 +25,19 @@ _AVERAGED = (
 
 def mean_row(members: Sequence[Row]) -> Row:
     """The mean of one arm's rows over held-out centers; a number that one center lacks is None."""
-    areas = [ClusteredAuc(r.auc, r.auc_variance, r.auc_low, r.auc_high, r.why if r.auc_low is None else None) for r in members]
+    areas = [
+        ClusteredAuc(r.auc, r.auc_variance, r.auc_low, r.auc_high, r.why if r.auc_low is None else None)
+        for r in members
+    ]
     mean = mean_over_centers(areas)
     first = members[0]
+    averaged: dict[str, Any] = {name: _mean([getattr(row, name) for row in members]) for name in _AVERAGED}
     return replace(
         first,
         site="all",
-        trained_on=first.trained_on if first.arm == "local" else tuple(sorted({s for r in members for s in r.trained_on})),
+        trained_on=first.trained_on
+        if first.arm == "local"
+        else tuple(sorted({s for r in members for s in r.trained_on})),
         predictions=None,
         n_images=sum(row.n_images for row in members),
         n_patients=sum(row.n_patients for row in members),
@@ -40,7 +47,7 @@ def mean_row(members: Sequence[Row]) -> Row:
         auc_variance=mean.variance,
         threshold=None,
         why=mean.why or next((row.why for row in members if row.why), None),
-        **{name: _mean([getattr(row, name) for row in members]) for name in _AVERAGED},
+        **averaged,
     )
 
 

@@ -1,10 +1,10 @@
 """Train one model of a comparison and score the cases that its protocol needs; everything lands in its own folder.
 
-    RUN/models/federated/without-tal/seed-0/
-    ├── config.toml, records.jsonl, checkpoints/   as in any federated run
-    ├── model.safetensors                          the final model
-    ├── scores/<site>.npy                          (N, K) float64; rows that no protocol needs are NaN
-    └── done.json                                  present exactly when everything above is whole
+RUN/models/federated/without-tal/seed-0/
+├── config.toml, records.jsonl, checkpoints/   as in any federated run
+├── model.safetensors                          the final model
+├── scores/<site>.npy                          (N, K) float64; rows that no protocol needs are NaN
+└── done.json                                  present exactly when everything above is whole
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from client.training import TrainingData, train
 from common.config import Experiment
 from common.errors import RunFailed
 from common.files import write_atomic, write_json
+from common.model import AttentionNet, build_model
 from common.randomness import derive
 from common.update import Weights
 from common.weights import TailAverage, get_weights, load, save, set_weights
@@ -76,11 +77,17 @@ def _train_federated(folder: Path, plan: ModelPlan, experiment: Experiment, site
     from server.app import app as server_app
     from simulation.grid import run_locally
 
-    here = {name: site for name, site in sites.items() if name in plan.trained_on or name == plan.held_out or _watched(site)}
+    here = {
+        name: site for name, site in sites.items() if name in plan.trained_on or name == plan.held_out or _watched(site)
+    }
     about = resolved(experiment, {name: "train" if name in plan.trained_on else "held-out" for name in here})
     about = replace(about, held_out=())
     prepare_run(folder, about, initial_weights(experiment), resume=True)
-    options = {"run-folder": str(folder.resolve()), "run": plan.name, "final": False}
+    options: dict[str, str | int | float | bool] = {
+        "run-folder": str(folder.resolve()),
+        "run": plan.name,
+        "final": False,
+    }
     run_locally(server_app, client_app, [site.folder.resolve() for site in here.values()], options)
     failures = [event for event in _events(folder) if event["event"] == "failure"]
     if failures:
@@ -126,8 +133,6 @@ def _train_centrally(folder: Path, plan: ModelPlan, experiment: Experiment, site
 
     A killed model starts again: it is deterministic, so the bytes are the same.
     """
-    from common.model import build_model
-
     shutil.rmtree(folder, ignore_errors=True)
     write_atomic(folder / "config.toml", config_text(resolved(experiment, dict.fromkeys(plan.trained_on, "train"))))
     records = Records(folder / "records.jsonl")
@@ -168,7 +173,7 @@ class _Chosen:
         self.best: tuple[float, Weights] | None = None
 
     def add(
-        self, number: int, weights: Weights, model: object, val: TrainingData, records: Records, plan: ModelPlan
+        self, number: int, weights: Weights, model: AttentionNet, val: TrainingData, records: Records, plan: ModelPlan
     ) -> None:
         """Take in the model after a segment; validate it where the schedule says so."""
         self.last = weights
@@ -191,7 +196,7 @@ class _Chosen:
         return self.tail.mean(self.last)
 
 
-def _validation(model: object, val: TrainingData, experiment: Experiment) -> tuple[float | None, float | None]:
+def _validation(model: AttentionNet, val: TrainingData, experiment: Experiment) -> tuple[float | None, float | None]:
     from client.evaluation import score
     from client.measures import log_loss
     from common.auc import auc
@@ -212,7 +217,6 @@ def scored_rows(plan: ModelPlan, site: Site) -> NDArray[np.int64]:
 
 def _score(folder: Path, plan: ModelPlan, experiment: Experiment, sites: Mapping[str, Site]) -> None:
     from client.evaluation import score
-    from common.model import build_model
 
     task = experiment.task
     model = build_model(experiment.model, task=task.name, classes=len(task.classes), seed=0)

@@ -25,7 +25,7 @@ def draw_pictures(run: Path, plans: Sequence[ModelPlan], experiment: Experiment,
     """Write `pictures/<site>/case-N.png`, its attention map, and `index.json`, for `comparison.pictures` cases a site."""
     for name, site in sites.items():
         plan = _model_for(name, plans, seed=experiment.seed)
-        rows = chosen_cases(site, count=experiment.comparison.pictures) if experiment.comparison.pictures else []
+        rows = chosen_cases(site, count=experiment.comparison.pictures)
         if plan is None or not len(rows):
             continue
         task = experiment.task

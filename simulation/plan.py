@@ -6,12 +6,12 @@ __all__ = ["ModelPlan", "plan_models"]
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from common.config import Experiment
 
-IN_FEDERATION = "in-federation"
-LEAVE_ONE_OUT = "leave-one-center-out"
+IN_FEDERATION: Final = "in-federation"
+LEAVE_ONE_OUT: Final = "leave-one-center-out"
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,8 @@ def plan_models(experiment: Experiment, train_sites: Sequence[str]) -> list[Mode
     for seed in range(experiment.seed, experiment.seed + comparison.seeds):
         if "local" in comparison.arms or "ensemble" in comparison.arms:
             plans += [ModelPlan("local", IN_FEDERATION, seed, (site,), None) for site in sites]
-        for arm in ("federated", "pooled"):
+        arms: tuple[Literal["federated", "pooled"], ...] = ("federated", "pooled")
+        for arm in arms:
             if arm not in comparison.arms:
                 continue
             if IN_FEDERATION in comparison.protocols:

@@ -67,9 +67,7 @@ def _import(source: Source, path: Path, imports: Path, folder: Path) -> None:
     """Import next to `folder` and rename at the end: a kill leaves nothing, and the second of two processes yields."""
     imports.mkdir(parents=True, exist_ok=True)
     with staged(imports, prefix=".import-") as work, Progress(f"importing {source.format}", total=1) as progress:
-        import_site(
-            source.format, path, work / "sites", progress=lambda n, total: progress.update(n / max(total, 1))
-        )
+        import_site(source.format, path, work / "sites", progress=lambda n, total: progress.update(n / max(total, 1)))
         try:
             (work / "sites").rename(folder)
         except OSError:

@@ -45,7 +45,8 @@ def _in_parallel(run: Path, plans: Sequence[ModelPlan], experiment: Experiment, 
     workers = min(experiment.comparison.workers, max(1, len(plans)))
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare, initargs=(os.getpid(),)) as pool:
         futures: dict[Future[None], ModelPlan] = {
-            pool.submit(_train_one, run, plan, experiment, {n: s.folder for n, s in sites.items()}): plan for plan in plans
+            pool.submit(_train_one, run, plan, experiment, {n: s.folder for n, s in sites.items()}): plan
+            for plan in plans
         }
         for future in as_completed(futures):
             error = future.exception()
@@ -79,7 +80,7 @@ def _opened(experiment: Experiment, folders: Mapping[str, Path]) -> dict[str, Si
     }
 
 
-class _watching:  # noqa: N801
+class _watching:
     """Read the models' records now and then, and say how many rounds are done."""
 
     def __init__(self, run: Path, plans: Sequence[ModelPlan], rounds: int, progress: Progress) -> None:

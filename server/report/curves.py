@@ -109,8 +109,8 @@ def _reliability_line(arm: str, found: Curves, *, dots: bool) -> Markup:
     points = [(_X(p), _Y(share)) for p, share, _ in cells]
     most = max((n for _, _, n in cells), default=1.0)
     sized = [
-        element("circle", element("title", f"{n:.0f} cases: predicted {decimal(p)}, observed {decimal(s)}"), cx=_X(p), cy=_Y(s),
-                r=2.0 + 5.0 * (n / most) ** 0.5, class_="mark soft")
+        element("circle", element("title", f"{n:.0f} cases: predicted {decimal(p)}, observed {decimal(s)}"),
+                cx=_X(p), cy=_Y(s), r=2.0 + 5.0 * (n / most) ** 0.5, class_="mark soft")
         for p, s, n in cells
     ]  # fmt: skip
     return group(path(points, class_="curve"), *(sized if dots else []), class_=f"arm {arm}")

@@ -17,7 +17,7 @@ MARKERS = {"federated": "circle", "pooled": "square", "local": "triangle", "ense
 
 
 def element(name: str, *children: str, **attributes: str | float | None) -> Markup:
-    """`<name a="…">children</name>`; children that are no Markup are escaped; `_` in a key is `-`, `class_` is `class`."""
+    """`<name a="…">children</name>`; a child that is no Markup is escaped; `_` in a key is `-`, `class_` is `class`."""
     pairs = ((key.rstrip("_").replace("_", "-"), value) for key, value in attributes.items() if value is not None)
     shown = "".join(f' {key}="{_plain(value)}"' for key, value in pairs)
     inner = join(children)

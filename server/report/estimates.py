@@ -1,7 +1,7 @@
 """From rows (one for each seed, and for local one for each model) to what the report shows.
 
 The rule, which the page's glossary repeats: a number is the mean over seeds, and for the arm local over the other
-centers' models as well; its interval is the mean of their lower and of their upper bounds: that of a typical single model.
+centers' models as well; its interval is the mean of their lower and of their upper bounds: that of a typical model.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def estimate(run: Run, arm: str, protocol: str, site: str) -> Estimate | None:
 
 
 def _speaking(rows: tuple[Row, ...]) -> tuple[Row, ...]:
-    """The rows that stand for their arm: in leave-one-center-out local models are strangers, else the site's own speaks.
+    """The rows that stand for their arm: in leave-one-center-out local models are strangers, else the site's own.
 
     In-federation at a site that trains nobody, every hospital's model is a stranger, and all of them speak.
     """

@@ -16,7 +16,7 @@ from markupsafe import Markup, escape
 from server.report.absence import absences, failures
 from server.report.appearance import descriptor_panels, histogram_panels
 from server.report.curves import CenterCurves, center_curves
-from server.report.drawing import marker, svg
+from server.report.drawing import element, marker
 from server.report.estimates import estimate
 from server.report.forest import forest
 from server.report.glossary import GLOSSARY
@@ -165,5 +165,5 @@ def _provenance(run: Run) -> list[tuple[str, str]]:
 def _key(arm: str) -> Markup:
     """The arm's marker, for legends."""
     return Markup('<span class="key arm {}">{}</span>').format(
-        arm, svg(marker(arm, 7, 7, size=5), width=14, height=14, title=f"marker of {arm}")
+        arm, element("svg", marker(arm, 7, 7, size=5), viewBox="0 0 14 14", aria_hidden="true", class_="figure")
     )

@@ -20,14 +20,14 @@ _Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Predictions:
-    """One-against-rest pairs of (is it this class?, probability), one pair for each class; binary tasks have one pair."""
+    """One-against-rest pairs of (is it this class?, probability), one for each class; binary tasks have one."""
 
     pairs: tuple[tuple[NDArray[np.bool_], _Floats], ...]
 
 
 @dataclass
 class Curves:
-    """Sums over models (seeds): `sensitivity` on GRID of 1 − specificity, and BINS cells of (cases, probability, events)."""
+    """Sums over models (seeds): `sensitivity` on GRID of 1 − specificity, and BINS cells of (cases, probability, hits)."""
 
     models: int = 0
     sensitivity: _Floats = field(default_factory=lambda: np.zeros(len(GRID)))
@@ -49,7 +49,7 @@ class Curves:
 
 
 def read_predictions(path: Path) -> Predictions | None:
-    """Read `patient,image,label,score` (or `score_<class>` columns); None where the file is absent or not of that form."""
+    """Read `patient,image,label,score` (or `score_<class>`); None where the file is absent or not of that form."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
             header, *lines = list(csv.reader(file))
@@ -69,7 +69,7 @@ def _column(lines: list[list[str]], index: int) -> _Floats:
 
 
 def roc(truth: NDArray[np.bool_], scores: _Floats) -> _Floats | None:
-    """Sensitivity (101,) at each 1 − specificity of GRID, between tied scores on the straight line; None with one class."""
+    """Sensitivity (101,) at each 1 − specificity of GRID, straight between tied scores; None with one class."""
     events, others = int(truth.sum()), int((~truth).sum())
     if not events or not others:
         return None
@@ -85,8 +85,10 @@ def roc(truth: NDArray[np.bool_], scores: _Floats) -> _Floats | None:
 
 
 def curves(rows: tuple[Row, ...], folder: Path) -> tuple[Curves, int]:
-    """Curves over the rows' predictions (each model apart: scores of two models are never ranked together), and how many
-    files could not be read."""
+    """Curves over the rows' predictions, and how many files could not be read.
+
+    Each model apart: scores of two models are never ranked together.
+    """
     total, absent = Curves(), 0
     for row in rows:
         path = _inside(folder, row.predictions)

@@ -39,7 +39,8 @@ def _unseen(run: Run, arm: str) -> str:
     whole = estimate(run, arm, LEAVE_ONE_OUT, ALL)
     sites = worst_first(run, arm, LEAVE_ONE_OUT)
     if whole is None or whole.auc is None:
-        return f"{start} has no AUC that can be averaged over centers{_because(whole)}{_known(run, arm, LEAVE_ONE_OUT, sites)}."
+        known = _known(run, arm, LEAVE_ONE_OUT, sites)
+        return f"{start} has no AUC that can be averaged over centers{_because(whole)}{known}."
     inner = [f"mean of {len(sites)} centers, each left out in turn"] if len(sites) > 1 else []
     inner += [_sure(whole), *_worst(run, arm, LEAVE_ONE_OUT)]
     text = f"{start} reaches AUC {decimal(whole.auc)} ({'; '.join(inner)})"
@@ -55,7 +56,8 @@ def _inside(run: Run, arm: str) -> str:
         whole = estimate(run, arm, IN_FEDERATION, sites[0])
     closing = "; no center was held out, so this says nothing about a center it has never seen."
     if whole is None or whole.auc is None:
-        return f"{start} has no AUC over all test patients{_because(whole)}{_known(run, arm, IN_FEDERATION, sites)}{closing}"
+        known = _known(run, arm, IN_FEDERATION, sites)
+        return f"{start} has no AUC over all test patients{_because(whole)}{known}{closing}"
     inner = [_sure(whole), *_worst(run, arm, IN_FEDERATION)]
     text = f"{start} reaches AUC {decimal(whole.auc)} on test patients ({'; '.join(inner)})"
     return text + _comparisons(run, arm, IN_FEDERATION, _OWN) + closing
@@ -133,10 +135,8 @@ def reservations(run: Run) -> list[str]:
         return []
     notes, sites = [], run.sites(protocol)
     if protocol == LEAVE_ONE_OUT:
-        notes.append(
-            f"The interval is about the patients of {'these ' + str(len(sites)) + ' centers' if len(sites) > 1 else 'this center'}; "
-            "another center may lie outside it."
-        )
+        whose = f"these {len(sites)} centers" if len(sites) > 1 else "this center"
+        notes.append(f"The interval is about the patients of {whose}; another center may lie outside it.")
     seeds = len(run.seeds)
     notes.append(
         "One seed: how much the result changes when training is repeated is not known."

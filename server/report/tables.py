@@ -37,7 +37,7 @@ _MEASURES = {
 
 @dataclass(frozen=True)
 class Cell:
-    """A number as text, a smaller line under it, why it is a dash, and the step (0 to 9) of its shade where it has one."""
+    """A number as text, a smaller line under it, why it is a dash, and the step (0 to 9) of its shade."""
 
     shown: str
     small: str = ""
@@ -131,7 +131,7 @@ def measure_rows(run: Run, protocol: str) -> list[MeasureRow]:
 
 @dataclass(frozen=True)
 class ContrastRow:
-    """A contrast in words and numbers; `verdict` is better, worse, none or unknown (federated, as seen from the other)."""
+    """A contrast in words and numbers; `verdict` is better, worse, none or unknown, of federated."""
 
     protocol: str
     name: str
@@ -200,7 +200,7 @@ def matrix_rows(run: Run) -> list[MatrixRow]:
 
 
 def _trained_at(local: Iterable[Row], origin: str, site: str) -> Cell:
-    """The center's own test patients on the diagonal; elsewhere all patients, or the test patients where that is all."""
+    """The center's own test patients on the diagonal; elsewhere all patients, or the test patients alone."""
     mine = [row for row in local if row.trained_on == (origin,) and row.site == site]
     wanted = IN_FEDERATION if origin == site else LEAVE_ONE_OUT
     best = tuple(row for row in mine if row.protocol == wanted) or tuple(mine)

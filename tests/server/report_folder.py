@@ -153,7 +153,7 @@ class Folder:
         arms = sorted({row["arm"] for row in self.rows})
         document = {
             "config": experiment,
-            "budget": {"sample_gradients": 38_400, "per_arm": {arm: 38_400 * self.seeds * 4 for arm in arms}},
+            "budget": {"sample_gradients": 38_400, "per_arm": dict.fromkeys(arms, 38400 * self.seeds * 4)},
             "provenance": {"commit": "3b9ac0ffee", "dirty": False, "versions": {"torch": "2.15.0"}, "processor": "x86-64",
                            "device": "cpu", "threads": 1, "data": dict.fromkeys(self.sites, "ab" * 32)},
             "rows": self.rows, "contrasts": self.contrasts,
