@@ -13,7 +13,7 @@ import numpy as np
 
 from client.cache import load_crops
 from client.site import Site, load_site, require_task
-from common.config import Crop, FedAvg, FedProx
+from common.config import Crop, FedAvg, FedProx, Model
 from common.errors import BadInput
 from common.orders import EvaluateOrder, EvaluateReport, Part, PartReport, SiteCard, TrainOrder, TrainReport
 from common.update import Weights, difference, norm
@@ -85,13 +85,19 @@ def answer_train(site: Site, order: TrainOrder, weights: Weights) -> tuple[Train
 
 def model_of(order: TrainOrder | EvaluateOrder, weights: Weights) -> AttentionNet:
     """The model that an order describes, with the weights that came with it."""
-    from common.model import build_model
-
-    model = build_model(order.model, task=order.task.name, classes=len(order.task.classes), seed=0)
-    if order.training.precision == "float64":
-        model.double()
+    double = order.training.precision == "float64"
+    model = _architecture(order.model, order.task.name, len(order.task.classes), double)
     set_weights(model, weights)
     return model
+
+
+@functools.lru_cache(maxsize=1)
+def _architecture(config: Model, task: str, classes: int, double: bool) -> AttentionNet:
+    """A model whose weights are about to be overwritten: drawing them anew for each message would take longer."""
+    from common.model import build_model
+
+    model = build_model(config, task=task, classes=classes, seed=0)
+    return model.double() if double else model
 
 
 def _proximal(strategy: FedAvg | FedProx) -> float:
