@@ -1,0 +1,39 @@
+"""A benchmark's result, and how two sides are measured against each other on a machine that others use too."""
+
+from __future__ import annotations
+
+__all__ = ["Row", "interleave"]
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of bench.json. `ratio` is the number held against the limit; `what` says what was run, for a person."""
+
+    name: str
+    ratio: float
+    ours: float
+    against: float
+    unit: str
+    what: str
+
+
+def interleave(
+    ours: Callable[[], int], theirs: Callable[[], int], *, rounds: int, warm: int = 1
+) -> tuple[float, float]:
+    """Units per second of both sides, the median over `rounds` turns taken alternately after `warm` ones not counted.
+
+    A side returns how many units (images, say) its turn made.
+    """
+    rates: tuple[list[float], list[float]] = ([], [])
+    for turn in range(warm + rounds):
+        for side, rate in zip((ours, theirs), rates, strict=True):
+            began = time.perf_counter()
+            units = side()
+            if turn >= warm:
+                rate.append(units / (time.perf_counter() - began))
+    return statistics.median(rates[0]), statistics.median(rates[1])
