@@ -45,7 +45,7 @@ def _what(run: Run) -> Iterable[str]:
     classes = ", ".join(str(name) for name in task.get("classes", ())) or DASH
     yield f"- Task: {_safe(task.get('name', DASH))}; classes {_safe(classes)}; positive {_safe(task.get('positive', DASH))}."
     parts = [f"{key} {value}" for key, value in model.items() if isinstance(value, str)]
-    yield f"- Model: attention CNN{_safe(' (' + ', '.join(parts) + ')') if parts else ''}."
+    yield f"- Model: attention CNN {'(' + _safe(', '.join(parts)) + ')' if parts else ''}."
     yield f"- Strategy: {_safe(run.setting('strategy', 'kind') or DASH)}; seeds {', '.join(map(str, run.seeds)) or DASH}."
     yield f"- Budget of each final model: {count(run.budget.sample_gradients)} sample gradients."
     privacy = run.setting("privacy")
@@ -73,7 +73,8 @@ def _results(run: Run, protocol: str) -> Iterable[str]:
     whole = "mean of centers" if protocol == LEAVE_ONE_OUT else "all cases together"
     for number, site in enumerate([*worst_first(run, lead, protocol), ALL]):
         found = [estimate(run, arm, protocol, site) for arm in arms]
-        rows = [row for e in found if e is not None for row in e.rows]
+        first = next((e for e in found if e is not None), None)
+        rows = first.rows if first is not None else ()
         name = whole if site == ALL else f"{site} (worst)" if number == 0 and len(run.sites(protocol)) > 1 else site
         cells = [DASH if e is None or e.auc is None else f"{decimal(e.auc)} ({interval(e.low, e.high)})" for e in found]
         yield _line([name, count(mean(row.n_patients for row in rows)), *cells])
@@ -91,7 +92,7 @@ def _limits(run: Run) -> Iterable[str]:
 def _made_by(run: Run) -> Iterable[str]:
     p = run.provenance
     dirty = " with uncommitted changes" if p.dirty else ""
-    yield f"- Commit {_safe(p.commit or DASH)}{dirty}; {_safe(p.processor or DASH)}, {_safe(p.device or DASH)}, {p.threads or DASH} threads."
+    yield f"- Commit {_safe(p.commit or DASH)}{dirty}; {_safe(p.processor or DASH)}, {_safe(p.device or DASH)}, threads {p.threads or DASH}."
     versions = ", ".join(f"{name} {version}" for name, version in p.versions.items())
     yield f"- {_safe(versions or DASH)}"
     yield "- Everything else: report.html in the same folder."

@@ -72,13 +72,14 @@ GLOSSARY = {
     ),
     "together": Term(
         "All cases together",
-        "One AUC over the test cases of all centers; not the mean of the centers' AUCs.",
+        "One AUC over the test cases of all centers; not the mean of the centers' AUCs. For local, the mean over "
+        "the hospitals' models, each on all cases.",
     ),
     "delta": Term(
         "Difference of AUC",
         "Federated minus the other arm, mean over seeds. The interval draws patients (once for all arms) and "
         "seeds anew. An interval that holds 0 means: no difference that these data can show. It does not mean: "
-        "equal.",
+        "equal. Borderline: the interval leaves 0 out, but p is .05 or more.",
     ),
     "p": Term(
         "p",

@@ -32,31 +32,31 @@ def learning_panels(run: Run) -> list[tuple[str, str, Markup]]:
         lambda: defaultdict(lambda: defaultdict(list))
     )
     for event in {(e.run, e.round, e.site, e.part): e for e in run.evaluations}.values():
-        place = _panel(event)
-        if place is None or event.auc is None:
+        if event.auc is None:
             continue
-        panel, kind = place
-        gathered[panel][(event.run.split("/")[0], kind)][event.round].append(event.auc)
+        for panel, kind in _panels(event):
+            gathered[panel][(event.run.split("/")[0], kind)][event.round].append(event.auc)
     order = sorted(gathered, key=lambda key: (key[0] != LEAVE_ONE_OUT, key))
     return [(*key, drawn) for key in order if (drawn := _draw(key, _lines(gathered[key]))) is not None]
 
 
-def _panel(event: Evaluation) -> tuple[tuple[str, str], str] | None:
-    """Which panel an evaluation belongs to, and as which line; None for what no panel shows."""
+def _panels(event: Evaluation) -> list[tuple[tuple[str, str], str]]:
+    """Which panels an evaluation belongs to, and as which line; none for what the page does not show."""
     parts = event.run.split("/")
     middle = parts[1] if len(parts) > 1 else IN_FEDERATION
     if middle.startswith("without-"):
         left_out = middle.removeprefix("without-")
         if event.held_out:
-            return ((LEAVE_ONE_OUT, left_out), _HELD) if event.site == left_out else None
-        return ((LEAVE_ONE_OUT, left_out), _VAL) if event.part == "val" else None
+            return [((LEAVE_ONE_OUT, left_out), _HELD)] if event.site == left_out else []
+        return [((LEAVE_ONE_OUT, left_out), _VAL)] if event.part == "val" else []
     if parts[0] == "local":
-        return None
+        return []
     if event.held_out:
-        return (IN_FEDERATION, event.site), _HELD
-    if "+" in event.site:
-        return (IN_FEDERATION, "all training centers"), _VAL
-    return (IN_FEDERATION, event.site), _VAL if event.part == "val" else _TEST
+        return [((IN_FEDERATION, event.site), _HELD)]
+    if event.part != "val":
+        return [((IN_FEDERATION, event.site), _TEST)]
+    together = ((IN_FEDERATION, "all training centers"), _VAL)
+    return [together] if "+" in event.site else [together, ((IN_FEDERATION, event.site), _VAL)]
 
 
 def _lines(curves: Mapping[tuple[str, str], _Curve]) -> list[_Line]:

@@ -77,10 +77,8 @@ def roc(truth: NDArray[np.bool_], scores: _Floats) -> _Floats | None:
     last_of_tie = np.append(np.diff(scores[order]) != 0, True)
     true_rate = np.cumsum(truth[order])[last_of_tie] / events
     false_rate = np.cumsum(~truth[order])[last_of_tie] / others
-    top_of_step = np.append(np.diff(false_rate) > 0, True)
-    x, y = false_rate[top_of_step], true_rate[top_of_step]
-    start = () if x[0] == 0 else (0.0,)
-    rise: _Floats = np.interp(GRID, np.append(start, x), np.append(start, y))
+    # Where several points share an x, np.interp takes the last, which is the highest; between x it is the straight line.
+    rise: _Floats = np.interp(GRID, np.append(0.0, false_rate), np.append(0.0, true_rate))
     return rise
 
 

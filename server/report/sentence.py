@@ -121,7 +121,8 @@ def _clause(c: Contrast, other: str) -> str:
     bounds = span(c.low, c.high, places=places)
     if c.low <= 0 <= c.high:
         return f"with no demonstrable difference from {other} ({decimal(c.delta_auc, places=places)}; {bounds})"
-    return f"{size} {way} {other} ({bounds})"
+    unsure = f"; p {decimal(c.p, places=3)}, borderline" if c.p is not None and c.p >= 0.05 else ""
+    return f"{size} {way} {other} ({bounds}{unsure})"
 
 
 def _listed(parts: list[str], word: str = "and") -> str:
@@ -145,9 +146,13 @@ def reservations(run: Run) -> list[str]:
     )
     looks = run.setting("evaluation", "looks")
     if isinstance(looks, int):
-        times = "never" if looks == 0 else {1: "once", 2: "twice"}.get(looks, f"{looks} times")
-        caution = "" if looks == 0 else ", and choices made after a look make numbers too good"
-        notes.append(f"Held-out results of these data had been looked at {times} before this run{caution}.")
+        times = {1: "once", 2: "twice"}.get(looks, f"{looks} times")
+        notes.append(
+            f"Held-out results of these data had been looked at {times} before this run, and choices made after a look "
+            "make numbers too good."
+            if looks
+            else "Held-out results of these data had never been looked at before this run."
+        )
     gone = [a for a in ARMS if a not in run.arms()]
     if gone:
         notes.append(f"Not in this run: {_listed(gone)}.")

@@ -131,7 +131,7 @@ def measure_rows(run: Run, protocol: str) -> list[MeasureRow]:
 
 @dataclass(frozen=True)
 class ContrastRow:
-    """A contrast in words and numbers; `verdict` is better, worse, none or unknown, of federated."""
+    """A contrast in words and numbers; `verdict` of federated is better, worse, borderline, none or unknown."""
 
     protocol: str
     name: str
@@ -170,6 +170,8 @@ def _verdict(c: Contrast) -> str:
         return "unknown"
     if c.low <= 0 <= c.high:
         return "none"
+    if c.p is not None and c.p >= 0.05:
+        return "borderline"
     return "better" if c.delta_auc > 0 else "worse"
 
 

@@ -258,3 +258,22 @@ def test_five_centers_four_arms_three_seeds_of_two_thousand_rows_are_quick(tmp_p
     began = time.process_time()
     write_report(run)
     assert time.process_time() - began < 3
+
+
+def test_the_roc_curve_is_scikit_learns_on_the_grid() -> None:
+    from sklearn.metrics import roc_curve
+
+    from server.report.scores import GRID, roc
+
+    rng = np.random.default_rng(0)
+    truth = rng.random(400) < 0.4
+    scores = np.round(rng.normal(size=400) + truth, 1)
+    x, y, _ = roc_curve(truth, scores, drop_intermediate=False)
+    ours = roc(truth, scores)
+    assert ours is not None
+    for at, height in zip(GRID, ours, strict=True):
+        exact = y[np.isclose(x, at, atol=1e-12)]
+        i = int(np.searchsorted(x, at))
+        between = exact.max() if len(exact) else y[i - 1] + (y[i] - y[i - 1]) * (at - x[i - 1]) / (x[i] - x[i - 1])
+        assert height == pytest.approx(between, abs=1e-9)
+    assert roc(np.ones(5, dtype=bool), scores[:5]) is None
