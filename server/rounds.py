@@ -8,7 +8,7 @@ from __future__ import annotations
 __all__ = ["Evaluated", "Federation", "Outcome", "Roster", "Trained", "run_rounds"]
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -78,6 +78,11 @@ class Roster:
         return roster
 
 
+    def without(self, lost: Collection[str]) -> Roster:
+        """Without the sites that failed in this round: a lost or late one would only let everybody wait once more."""
+        return Roster({s: c for s, c in self.train.items() if s not in lost}, self.held_out)
+
+
 @dataclass(frozen=True)
 class Outcome:
     """The final model, the steps it took, and the sites that ever failed with their last reason."""
@@ -127,7 +132,8 @@ def run_rounds(
         state.contributors = sorted({*state.contributors, *trained.reports})
         state.tail.add(budget.number, state.weights)
         if budget.number % experiment.evaluation.every == 0 or budget.number == training.rounds:
-            failures |= _validate(federation, roster, experiment, state, run=run, records=records)
+            there = roster.without(trained.failures)
+            failures |= _validate(federation, there, experiment, state, run=run, records=records)
         store(folder, state, identity=identity)
         loss = _mean_loss(trained)
         records.add("round", run=run, round=budget.number, seconds=round(time.monotonic() - began, 3), loss=loss)

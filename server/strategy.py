@@ -155,7 +155,7 @@ class FlowerFederation:
         """Ask these nodes who they are. `nodes` has the names that their keys were registered by ("" in a simulation)."""
         why = f"{len(cards)} other sites answered" if cards else None
         messages = [Message(RecordDict(), node, MessageType.QUERY, group_id="0") for node in nodes]
-        for reply in self.grid.send_and_receive(messages, timeout=timeout) if messages else ():
+        for reply in _exchange(self.grid, messages, seconds=timeout):
             if reply.has_error():
                 why = f"a node answered: {_why(reply)}"
                 continue
@@ -175,7 +175,7 @@ class FlowerFederation:
         """One round of training, waiting at most `deadlines.reply`."""
         strategy = self.strategy
         messages = strategy.configure_train(round_number, arrays_of(weights), _by_site(orders), self.grid)
-        replies = self.grid.send_and_receive(messages, timeout=self.experiment.deadlines.reply)
+        replies = _exchange(self.grid, messages, seconds=self.experiment.deadlines.reply)
         arrays, _ = strategy.aggregate_train(round_number, replies)
         failures = self._failures(orders, strategy.reports)
         return Trained(weights_of(arrays) if arrays else None, strategy.reports, failures, strategy.bytes)
@@ -184,12 +184,28 @@ class FlowerFederation:
         """One round of evaluation, waiting at most `deadlines.reply`."""
         strategy = self.strategy
         messages = strategy.configure_evaluate(round_number, arrays_of(weights), _by_site(orders), self.grid)
-        replies = self.grid.send_and_receive(messages, timeout=self.experiment.deadlines.reply)
+        replies = _exchange(self.grid, messages, seconds=self.experiment.deadlines.reply)
         strategy.aggregate_evaluate(round_number, replies)
         return Evaluated(strategy.evaluations, self._failures(orders, strategy.evaluations))
 
     def _failures(self, asked: Mapping[str, Any], answered: Mapping[str, Any]) -> dict[str, str]:
         return {site: self.strategy.failures.get(site, _LOST) for site in sorted(asked) if site not in answered}
+
+
+def _exchange(grid: Grid, messages: Iterable[Message], *, seconds: float) -> list[Message]:
+    """Send the messages and collect what comes back within `seconds`; asks often at first, later every 3 s."""
+    began = time.monotonic()
+    waiting = set(grid.push_messages(list(messages))) - {None}
+    replies: list[Message] = []
+    while waiting:
+        arrived = list(grid.pull_messages(waiting))
+        replies += arrived
+        waiting -= {reply.metadata.reply_to_message_id for reply in arrived}
+        spent = time.monotonic() - began
+        if not waiting or spent > seconds:
+            break
+        time.sleep(min(3.0, 0.25 + spent / 20, max(0.0, seconds - spent)))
+    return replies
 
 
 def _why(reply: Message) -> str:

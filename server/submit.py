@@ -29,8 +29,10 @@ _DEAD_SECONDS = 15.0
 _SLACK_SECONDS = 180.0
 
 
-def submit(folder: Path, *, state: Path, train: bool = True, timeout: float | None = None) -> int:
+def submit(folder: Path, *, state: Path, train: bool = True, final: bool = True, timeout: float | None = None) -> int:
     """Run the prepared folder on the server of `state`, and wait; 0 when its records say that it ended well.
+
+    `train=False` evaluates the stored weights only; `final=False` leaves the last evaluation out.
 
     The bundle that travels is a single pyproject.toml, and the run folder goes by a name that only this machine can
     resolve. Ctrl-C and SIGTERM stop the run; what was finished is kept. `timeout`: seconds in all, None for as long as
@@ -46,7 +48,8 @@ def submit(folder: Path, *, state: Path, train: bool = True, timeout: float | No
         signals_as_interrupt(),
     ):
         app = write_thin_app(state / "app")
-        return follow(control, app, folder, experiment, {"run-folder": name, "train": train}, timeout=timeout)
+        options: dict[str, str | bool] = {"run-folder": name, "train": train, "final": final}
+        return follow(control, app, folder, experiment, options, timeout=timeout)
 
 
 def follow(
@@ -86,7 +89,7 @@ class _Watch:
     ) -> None:
         self._control, self._run, self._records = control, run, records
         self._rounds = experiment.training.rounds
-        self._before, self._seen = before, before
+        self._before, self._seen, self._shown = before, before, 0
         now = time.monotonic()
         self._end = None if timeout is None else now + timeout
         self._quiet = _SLACK_SECONDS + experiment.deadlines.gather + 3 * experiment.deadlines.reply
@@ -112,8 +115,10 @@ class _Watch:
         if total > self._seen:
             self._seen, self._moved = total, time.monotonic()
         rounds = [int(event["round"]) for event in events if event["event"] in ("round", "resumed")]
-        if rounds:
-            progress.update(rounds[-1], note=f"round {rounds[-1]} of {self._rounds}")
+        done = rounds[-1] if rounds else 0
+        if done < self._rounds or done > self._shown:
+            self._shown = done
+            progress.update(done, note=f"round {done} of {self._rounds}")
 
     def _check_server(self) -> None:
         now = time.monotonic()
