@@ -53,7 +53,8 @@ def _lowest(blocks: list[tuple[str, list[Estimate]]]) -> float:
 
 def _frame(scale: Scale, bottom: float) -> Markup:
     marks = ticks(scale.low, scale.high)
-    grid = [line(scale(t), 2, scale(t), bottom, class_="chance" if t == 0.5 else "grid") for t in marks]
+    grid = [line(scale(t), 2, scale(t), bottom, class_="grid") for t in marks if t != 0.5]
+    grid.append(line(scale(0.5), 2, scale(0.5), bottom, class_="chance"))
     names = [text(scale(t), bottom + 14, decimal(t, places=1), class_="tick", anchor="middle") for t in marks]
     middle = (scale.start + scale.end) / 2
     return join([*grid, *names, text(middle, bottom + 30, "AUC (.5 is chance)", class_="tick", anchor="middle")])

@@ -277,3 +277,16 @@ def test_the_roc_curve_is_scikit_learns_on_the_grid() -> None:
         between = exact.max() if len(exact) else y[i - 1] + (y[i] - y[i - 1]) * (at - x[i - 1]) / (x[i] - x[i - 1])
         assert height == pytest.approx(between, abs=1e-9)
     assert roc(np.ones(5, dtype=bool), scores[:5]) is None
+
+
+def test_predictions_of_several_classes_become_one_pair_for_each(tmp_path: Path) -> None:
+    from server.report.scores import read_predictions
+
+    path = tmp_path / "several.csv"
+    path.write_text("patient,image,label,score_a,score_b,score_c\np1,i1,a,.7,.2,.1\np2,i2,c,.1,.3,.6\n")
+    found = read_predictions(path)
+    assert found is not None
+    truths = [truth.tolist() for truth, _ in found.pairs]
+    assert truths == [[True, False], [False, False], [False, True]]
+    assert found.pairs[2][1].tolist() == [0.1, 0.6]
+    assert read_predictions(tmp_path / "absent.csv") is None
