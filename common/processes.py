@@ -7,11 +7,13 @@ __all__ = ["Foreground", "flower_command", "flower_environment", "free_port", "s
 import ctypes
 import os
 import re
+import secrets
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,6 +21,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 _PR_SET_PDEATHSIG = 1
+_MARK = "SONOFED_CHILD"
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _POLITE_SECONDS = 12.0
 """Flower's processes force their own end 5 s after a signal, their children a little later."""
@@ -80,7 +83,8 @@ class Foreground:
     """A child in a session of its own, whose lines go to a log file and to `on_line`, polls of its web server left out.
 
     `with Foreground(command, environment=…, log=…) as child: code = child.wait()`. Leaving the block ends the child: a
-    polite SIGTERM, then SIGKILL to its whole process group. Linux: it gets SIGTERM too when this process dies.
+    polite SIGTERM, then SIGKILL to its process group and, on Linux, to every descendant, also those that went to sessions
+    of their own; they are known by a mark in their environment. Linux: it gets SIGTERM too when this process dies.
     """
 
     def __init__(
@@ -94,9 +98,10 @@ class Foreground:
         log.parent.mkdir(parents=True, exist_ok=True)
         self._log = log
         self._on_line = on_line
+        self._mark = f"{_MARK}_{os.getpid()}_{secrets.token_hex(8)}"
         self._process = subprocess.Popen(
             [flower_command(command[0]), *command[1:]],
-            env=dict(environment),
+            env={**environment, self._mark: "1"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -133,15 +138,19 @@ class Foreground:
         return code
 
     def end(self) -> None:
-        """End the child and whatever it started in its group; a no-op on what has ended."""
+        """End the child and all of its descendants; a no-op on what has ended."""
         with suppress(ProcessLookupError):
             if self._process.poll() is None:
                 self._process.send_signal(signal.SIGTERM)
                 if self.wait(_POLITE_SECONDS) is None:
                     os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        deadline = time.monotonic() + _POLITE_SECONDS
+        while (left := _descendants(self._mark)) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        for pid in left:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
         self._reader.join(timeout=2.0)
 
     def _read(self) -> None:
@@ -155,6 +164,16 @@ class Foreground:
                 log.write(f"{line}\n".encode())
                 if self._on_line:
                     self._on_line(line)
+
+
+def _descendants(mark: str) -> list[int]:
+    """Processes with the variable `mark` in their environment; none where the system has no /proc."""
+    found, wanted = [], f"{mark}=".encode()
+    for environ in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):
+            if wanted in environ.read_bytes():
+                found.append(int(environ.parent.name))
+    return found
 
 
 def _die_with_parent(parent: int) -> Callable[[], None] | None:

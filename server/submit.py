@@ -61,13 +61,19 @@ def follow(
     *,
     engine: dict[str, float] | None = None,
     timeout: float | None = None,
+    settle: float = 0.0,
 ) -> int:
-    """Start the run over `control` and watch it; see `submit`. Whatever ends the watching early stops the run."""
+    """Start the run over `control` and watch it; see `submit`. Whatever ends the watching early stops the run.
+
+    `settle`: seconds to wait at most, after the records' end, until Flower too has done with the run.
+    """
     before = len(read_records(folder / "records.jsonl"))
     run = control.start(app, options, engine=engine)
     watch = _Watch(control, run, folder / "records.jsonl", experiment, before=before, timeout=timeout)
     try:
-        return watch.to_the_end()
+        code = watch.to_the_end()
+        watch.settle(settle)
+        return code
     except BaseException:
         with suppress(SonofedError):
             control.stop(run)
@@ -106,6 +112,12 @@ class _Watch:
                     return _judged(ends[-1])
                 self._check_server()
                 time.sleep(_GLANCE_SECONDS)
+
+    def settle(self, seconds: float) -> None:
+        """Wait until Flower has done with the run, `seconds` at most."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and not self._control.look(self._run).finished:
+            time.sleep(_GLANCE_SECONDS)
 
     def _show(self, events: list[dict[str, Any]], progress: Progress) -> None:
         total = self._before + len(events)
