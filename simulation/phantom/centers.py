@@ -26,7 +26,7 @@ COUNTS = {1: (99, 81), 2: (76, 82)}
 """Benign and malignant cases of LymphUs's centers."""
 EXTRA_CASES = (80, 80)
 """Benign and malignant cases of each further center."""
-HABITS = (0.8, -0.8, 0.8, -0.8)
+HABITS = (0.3, -0.3, 0.3, -0.3)
 """Habit of the centers 1, 2, 3 and 4 at shift 1, in usual variations of the setting."""
 
 
@@ -62,7 +62,7 @@ def _center(number: int, *, seed: int, shift: float, patients: int | None) -> Ce
     own = MACHINES[number - 1] if number <= len(MACHINES) else _further_machine(seed, number)
     common = _common_mix()
     mix = {bad: blend_mix(common[bad], TABLE_1.get(number, common)[bad], shift=shift) for bad in (False, True)}
-    habit = HABITS[number - 1] if number <= len(HABITS) else (0.8 if number % 2 else -0.8)
+    habit = HABITS[number - 1] if number <= len(HABITS) else (0.3 if number % 2 else -0.3)
     return Center(number, benign, malignant, blend(COMMON_MACHINE, own, shift=shift), mix, shift * habit)
 
 
