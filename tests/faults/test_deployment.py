@@ -1,0 +1,194 @@
+"""A real deployment on loopback: one SuperLink and three SuperNodes over TLS with registered keys.
+
+The tests share it and run in their order here: nobody there, everybody there, one killed.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import tomli_w
+from small_sites import CLIENT, SERVER, experiment, write_sites
+
+from common.config import to_table
+from common.files import read_json
+from common.processes import free_port
+from common.weights import fingerprint, load
+from server.records import read_records
+from server.run import MODEL, initial_weights, prepare_run
+from server.submit import submit
+from server.superlink import new_site_key
+
+NAMES = ("alpha", "beta", "gamma")
+MARK = f"SONOFED_TEST_{os.getpid()}"
+
+
+@dataclass
+class Deployment:
+    """Processes by name, each with a file of what it said."""
+
+    base: Path
+    port: int
+    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    @property
+    def state(self) -> Path:
+        return self.base / "state"
+
+    def start(self, name: str, command: list[str]) -> None:
+        with self._log(name).open("wb") as log:
+            self.processes[name] = subprocess.Popen(
+                command, stdout=log, stderr=subprocess.STDOUT, cwd=self.base, env={**os.environ, MARK: "1"}
+            )
+
+    def said(self, name: str) -> str:
+        return self._log(name).read_text()
+
+    def await_line(self, name: str, line: str, *, seconds: float = 120) -> None:
+        await_true(lambda: line in self.said(name), seconds=seconds, what=lambda: f"{name}: {self.said(name)}")
+
+    def _log(self, name: str) -> Path:
+        return self.base / f"{name}.out"
+
+
+def await_true(condition: Callable[[], bool], *, seconds: float, what: Callable[[], str]) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, what()
+        time.sleep(0.2)
+
+
+@pytest.fixture(scope="module")
+def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    made = Deployment(tmp_path_factory.mktemp("deployment"), free_port())
+    write_sites(made.base / "sites", NAMES)
+    try:
+        made.start("server", [*SERVER, "start", "--state", str(made.state), "--port", str(made.port)])
+        made.await_line("server", "listens on")
+        yield made
+    finally:
+        for process in reversed(made.processes.values()):
+            process.terminate()
+        codes = {name: process.wait(timeout=60) for name, process in made.processes.items()}
+    assert codes == dict.fromkeys(made.processes, 0)
+    await_true(lambda: not marked(MARK), seconds=15, what=lambda: f"left behind: {marked(MARK)}")
+
+
+@pytest.fixture(scope="module")
+def clients(deployment: Deployment) -> Deployment:
+    for name in NAMES:
+        key = new_site_key(deployment.state, name)
+        site, address = deployment.base / "sites" / name, f"127.0.0.1:{deployment.port}"
+        files = ["--ca", str(deployment.state / "ca.crt"), "--key", str(key)]
+        deployment.start(name, [*CLIENT, "start", str(site), "--superlink", address, *files])
+    for name in NAMES:
+        deployment.await_line(name, "connected\n")
+    return deployment
+
+
+def test_a_run_that_nobody_joins_fails_within_its_deadline(deployment: Deployment) -> None:
+    config, out = deployment.base / "config.toml", deployment.base / "alone"
+    config.write_text(tomli_w.dumps(to_table(experiment(NAMES, gather=2))))
+    command = [*SERVER, "run", str(config), "--out", str(out), "--state", str(deployment.state)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=90, cwd=deployment.base, check=False)
+    assert done.returncode == 1, done.stderr
+    assert "error: no answer from alpha, beta, gamma within 2 s (no node is connected)" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (out / MODEL).exists()
+
+
+def test_a_deployment_gives_the_weights_of_the_in_process_grid(clients: Deployment) -> None:
+    near, far = clients.base / "near", clients.base / "far"
+    about = experiment(NAMES)
+    prepare_run(near, about, initial_weights(about))
+    prepare_run(far, about, initial_weights(about))
+    run_in_process(near, [clients.base / "sites" / name for name in NAMES])
+    assert submit(far, state=clients.state, timeout=400) == 0
+
+    assert fingerprint(load(far / MODEL)) == fingerprint(load(near / MODEL))
+    assert fingerprint(load(far / MODEL)) != fingerprint(initial_weights(about))
+    rows = [read_json(folder / "results.json")["rows"] for folder in (near, far)]
+    assert rows[0] == rows[1]
+
+
+def test_no_path_of_the_server_reaches_a_site(clients: Deployment) -> None:
+    folder = str(clients.base)
+    with_fab = [path for name in NAMES for path in (clients.base / "sites" / name / "state" / "flower").rglob("*")]
+    texts = [path.read_bytes() for path in with_fab if path.is_file() and "apps" in path.parts]
+    assert texts
+    assert not any(folder.encode() in text for text in texts)
+
+
+def test_a_killed_site_is_named_and_the_others_go_on(clients: Deployment) -> None:
+    out = clients.base / "two-left"
+    about = experiment(NAMES, rounds=1, reply=40)
+    prepare_run(out, about, initial_weights(about))
+    before = clients.said("gamma").count("train message")
+    with ThreadPoolExecutor(1) as pool:
+        result = pool.submit(submit, out, state=clients.state, final=False, timeout=400)
+        await_true(
+            lambda: clients.said("gamma").count("train message") > before,
+            seconds=120,
+            what=lambda: clients.said("gamma"),
+        )
+        os.kill(child_of(clients.processes["gamma"].pid), signal.SIGKILL)
+        assert result.result() == 0
+
+    events = read_records(out / "records.jsonl")
+    assert [event["site"] for event in events if event["event"] == "failure"] == ["gamma"]
+    assert [event["site"] for event in events if event["event"] == "train"] == ["alpha", "beta"]
+    assert list(events[-1]["failures"]) == ["gamma"]
+    clients.await_line("gamma", "the server still counts the last connection")
+
+
+@pytest.mark.prove
+def test_ray_gives_the_weights_of_the_in_process_grid(tmp_path: Path) -> None:
+    from simulation.ray import run_ray
+
+    sites = write_sites(tmp_path / "sites", NAMES)
+    about = experiment(NAMES)
+    for name in ("near", "ray"):
+        prepare_run(tmp_path / name, about, initial_weights(about))
+    run_in_process(tmp_path / "near", sites)
+    assert run_ray(tmp_path / "ray", sites, threads=1) == 0
+    assert fingerprint(load(tmp_path / "ray" / MODEL)) == fingerprint(load(tmp_path / "near" / MODEL))
+
+
+def run_in_process(folder: Path, sites: list[Path]) -> None:
+    from client.app import app as client_app
+    from server.app import app as server_app
+    from simulation.grid import run_locally
+
+    run_locally(server_app, client_app, sites, {"run-folder": str(folder)})
+
+
+def marked(variable: str) -> list[str]:
+    """The command lines of living processes whose environment holds `variable`."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"{variable}=".encode() in (folder / "environ").read_bytes() and int(folder.name) != os.getpid():
+                found.append((folder / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+        except OSError:
+            continue
+    return found
+
+
+def child_of(pid: int) -> int:
+    """The SuperNode that the client `pid` started."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == pid and b"flower-supernode" in (folder / "cmdline").read_bytes():
+                return int(folder.name)
+        except OSError:
+            continue
+    raise AssertionError("the client has no SuperNode")
