@@ -122,7 +122,13 @@ def answer_evaluate(site: Site, order: EvaluateOrder, weights: Weights) -> Evalu
     for name, splits in order.parts.items():
         rows = site.rows(*splits)
         if len(rows):
-            scores = score(model, crops[rows], flip=order.evaluation.flip, precision=order.training.precision)
+            scores = score(
+                model,
+                crops[rows],
+                flip=order.evaluation.flip,
+                zooms=order.evaluation.zooms,
+                precision=order.training.precision,
+            )
             parts[name] = measure(site, rows, scores, threshold=order.threshold)
     return EvaluateReport(site=site.id, seconds=round(time.monotonic() - began, 3), parts=parts)
 

@@ -182,6 +182,7 @@ class Evaluation:
 
     `every`: rounds between evaluations; `select`: the last model or the one with the lowest loss on the training centers'
     val patients; `sensitivity`: where the threshold is locked; `flip`: scores are the mean over the image and its mirror;
+    `zooms`: and over the crop magnified by these factors;
     `draws`: bootstrap draws of a contrast; `looks`: how often held-out results of these data were seen before, which the
     report prints.
     """
@@ -190,6 +191,7 @@ class Evaluation:
     select: Literal["best", "last"] = "last"
     sensitivity: Annotated[float, Field(gt=0, lt=1)] = 0.90
     flip: bool = True
+    zooms: Annotated[tuple[Rate, ...], Field(min_length=1)] = (1.0,)
     draws: Positive = 2000
     looks: Annotated[int, Field(ge=0)] = 0
 

@@ -203,7 +203,13 @@ def _validation(model: AttentionNet, val: TrainingData, experiment: Experiment) 
 
     if not len(val.labels):
         return None, None
-    scores = score(model, val.crops, flip=experiment.evaluation.flip, precision=experiment.training.precision)
+    scores = score(
+        model,
+        val.crops,
+        flip=experiment.evaluation.flip,
+        zooms=experiment.evaluation.zooms,
+        precision=experiment.training.precision,
+    )
     positive = experiment.task.positive_index
     return log_loss(val.labels, scores), auc(val.labels == positive, scores[:, positive])
 
@@ -231,6 +237,7 @@ def _score(folder: Path, plan: ModelPlan, experiment: Experiment, sites: Mapping
                 model,
                 site_crops(site, experiment.crop)[rows],
                 flip=experiment.evaluation.flip,
+                zooms=experiment.evaluation.zooms,
                 precision=experiment.training.precision,
             )
         buffer = io.BytesIO()
