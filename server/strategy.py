@@ -135,16 +135,19 @@ class FlowerFederation:
         deadline = time.monotonic() + seconds
         cards: dict[str, SiteCard] = {}
         asked: set[int] = set()
-        complaint = "no node is connected"
+        complaint: str | None = None
         while True:
             fresh = {node.node_id: node.name for node in self.grid.get_nodes() if node.node_id not in asked}
             asked.update(fresh)
-            complaint = self._introduce(fresh, cards, timeout=max(1.0, deadline - time.monotonic())) or complaint
+            if fresh:
+                timeout = max(1.0, deadline - time.monotonic())
+                complaint = self._introduce(fresh, cards, timeout=timeout) or complaint
             missing = sorted(set(expected) - cards.keys())
             if cards and not missing:
                 return {site: card for site, card in cards.items() if not expected or site in expected}
             if time.monotonic() > deadline:
                 who = ", ".join(missing) or "any site"
+                complaint = complaint or (f"{len(cards)} sites answered" if cards else "no node is connected")
                 raise RunFailed(
                     f"no answer from {who} within {seconds:g} s ({complaint}); "
                     "start the client there or raise deadlines.gather"
@@ -152,14 +155,16 @@ class FlowerFederation:
             time.sleep(0.5)
 
     def _introduce(self, nodes: Mapping[int, str], cards: dict[str, SiteCard], *, timeout: float) -> str | None:
-        """Ask these nodes who they are. `nodes` has the names that their keys were registered by ("" in a simulation)."""
-        why = f"{len(cards)} other sites answered" if cards else None
+        """Ask these nodes who they are, and put their cards into `cards`; what is wrong with one of them, or None.
+
+        `nodes` has the names that their keys were registered by ("" in a simulation).
+        """
+        why = None
         messages = [Message(RecordDict(), node, MessageType.QUERY, group_id="0") for node in nodes]
         for reply in _exchange(self.grid, messages, seconds=timeout):
             if reply.has_error():
                 why = f"a node answered: {_why(reply)}"
                 continue
-            why = None
             card = unpack(SiteCard, reply.content)
             registered = nodes[reply.metadata.src_node_id]
             if registered and registered != card.site:

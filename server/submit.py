@@ -75,6 +75,7 @@ def follow(
         watch.settle(settle)
         return code
     except BaseException:
+        print("stopping the run", file=sys.stderr, flush=True)
         with suppress(SonofedError):
             control.stop(run)
         raise
