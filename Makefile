@@ -20,7 +20,7 @@ demo: $(READY)
 	$(RUN) -m simulation compare configs/experiments/demo.toml --out runs/demo
 
 test: $(READY)
-	$(RUN) -m pytest -q -n 2 -m "not prove"
+	$(RUN) -m pytest -q -n 2 --dist loadfile -m "not prove"
 
 check: $(READY)
 	$(VENV)/bin/ruff check .
