@@ -12,6 +12,7 @@ import functools
 import os
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from flwr.app import Context, Error, Message
@@ -39,7 +40,7 @@ def _guarded(handler: Handler) -> Handler:
         try:
             return handler(message, context)
         except SonofedError as error:
-            return Message(Error(_FAILED, str(error)), reply_to=message)
+            return Message(Error(_FAILED, _without_folder(str(error), context)), reply_to=message)
         except Exception as error:
             _log_privately(context)
             reason = f"{type(error).__name__} at the site; its private/errors.log says more"
@@ -76,9 +77,20 @@ def _site(context: Context) -> Site:
     return open_site(_folder(context))
 
 
+def _without_folder(reason: str, context: Context) -> str:
+    """What leaves the site does not say where on its disk the site lies."""
+    try:
+        return reason.replace(str(_folder(context)), "the site folder")
+    except BadInput:
+        return reason
+
+
 def _log_privately(context: Context) -> None:
-    with (_folder(context) / "private" / "errors.log").open("a", encoding="utf-8") as file:
-        traceback.print_exc(file=file)
+    with suppress(OSError):  # a log that cannot be written must not hide that the site failed
+        private = _folder(context) / "private"
+        private.mkdir(mode=0o700, exist_ok=True)
+        with (private / "errors.log").open("a", encoding="utf-8") as file:
+            traceback.print_exc(file=file)
 
 
 def _folder(context: Context) -> Path:

@@ -35,7 +35,7 @@ from pydantic.dataclasses import dataclass as checked
 from common.errors import BadInput, suggest
 from common.tasks import Task
 
-_STRICT = ConfigDict(extra="forbid")
+_STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 _T = TypeVar("_T")
 
 Positive = Annotated[int, Field(gt=0)]

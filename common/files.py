@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from common.errors import BadInput, RunFailed
 
@@ -64,14 +64,29 @@ def read_json(path: Path) -> Any:
         raise BadInput(f"{path.name} is missing in {path.parent.name}; is this the right folder?") from None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise BadInput(f"{path.name} is not valid JSON ({error}); restore it or start again") from None
+    except OSError as error:
+        raise BadInput(f"{path.name} cannot be read ({error.strerror}); is this the right folder?") from None
 
 
 def append_line(path: Path, line: str) -> None:
-    """Append one line and fsync it."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(line + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    """Append one line and fsync it; after a line that a kill tore it begins a new one.
+
+    Raises RunFailed, in one line, where the disk is full or not writable.
+    """
+    try:
+        with path.open("ab+") as file:
+            if file.seek(0, os.SEEK_END) and _last_byte(file) != b"\n":
+                line = "\n" + line
+            file.write((line + "\n").encode())
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise RunFailed(f"cannot write {path.name}: {error.strerror}; free space or check permissions") from None
+
+
+def _last_byte(file: BinaryIO) -> bytes:
+    file.seek(-1, os.SEEK_END)
+    return file.read(1)
 
 
 def sha256_bytes(content: bytes) -> str:

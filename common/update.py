@@ -47,6 +47,9 @@ class Update:
             raise RunFailed(
                 f"two updates differ in their tensors, {strange[0]} first; do all sites run the same release?"
             )
+        for name, array in self.total.items():
+            if array.shape != other.total[name].shape:
+                raise RunFailed(f"two updates differ in the shape of {name}; do all sites run the same release?")
         return Update({name: self.total[name] + other.total[name] for name in self.total}, self.weight + other.weight)
 
     def mean(self) -> Weights:

@@ -61,7 +61,7 @@ def load(path: Path) -> Weights:
         return dict(from_bytes(path.read_bytes()))
     except FileNotFoundError:
         raise BadInput(f"{path.name}: no such weights file; check the path") from None
-    except (SafetensorError, ValueError) as error:
+    except (OSError, SafetensorError, ValueError) as error:
         raise BadInput(f"{path.name}: not a safetensors file ({type(error).__name__}); restore it") from None
 
 
@@ -90,7 +90,7 @@ class TailAverage:
     @property
     def first(self) -> int:
         """The first round, from 1, that counts."""
-        return self.rounds - max(1, math.ceil(self.share * self.rounds)) + 1
+        return self.rounds - max(1, math.ceil(round(self.share * self.rounds, 9))) + 1
 
     def add(self, round_number: int, weights: Weights) -> None:
         """Take in the model after `round_number`."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 __all__ = ["arrays_of", "from_config", "pack", "payload_bytes", "to_config", "unpack", "weights_of"]
 
 import json
+import math
 from typing import Any, TypeVar
 
 import numpy as np
@@ -44,10 +45,14 @@ def weights_of(arrays: ArrayRecord) -> Weights:
         for name, kind, shape in directory:
             if kind not in _FLOATS:
                 raise BadInput(f"message: tensor {name} has type {kind}; only floating-point tensors travel")
-            count = int(np.prod(shape, dtype=np.int64))
+            count = math.prod(shape)
+            if any(side < 0 for side in shape):
+                raise ValueError(shape)
             weights[name] = np.frombuffer(flat, dtype=kind, count=count, offset=at).reshape(shape).copy()
             at += weights[name].nbytes
-    except (KeyError, TypeError, ValueError) as error:
+        if at != len(flat):
+            raise ValueError(at)
+    except (KeyError, TypeError, ValueError, EOFError, OverflowError) as error:
         raise BadInput(f"message: its tensors are torn ({type(error).__name__}); send it again") from None
     return weights
 

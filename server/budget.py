@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["RoundBudget", "apportion", "round_budgets", "total_steps"]
+__all__ = ["RoundBudget", "apportion", "check_budget", "round_budgets", "sample_gradients", "total_steps"]
 
 import math
 from collections.abc import Mapping
@@ -19,6 +19,19 @@ class RoundBudget:
     number: int
     steps: int
     progress: tuple[float, float]
+
+
+def check_budget(training: Training, *, images: Mapping[str, int], steps: int) -> None:
+    """Raise BadInput, before anything is trained, where some round could not give each site of `images` a step."""
+    if empty := sorted(site for site, count in images.items() if count == 0):
+        raise BadInput(f"site {empty[0]}: no image to train on; give it train cases or the role held-out")
+    if not training.full_batch:
+        apportion(round_budgets(training.rounds, steps)[-1].steps, images)
+
+
+def sample_gradients(training: Training, *, images: int, steps: int) -> int:
+    """What one final model costs, where it trains on `images` images in all."""
+    return steps * (images if training.full_batch else training.batch_size)
 
 
 def total_steps(training: Training, *, images: int) -> int:

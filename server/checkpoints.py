@@ -15,6 +15,7 @@ from common.weights import TailAverage, fingerprint, load, save
 
 _AVERAGE = "average/"
 _BEST = "best/"
+_KEYS = {"round", "identity", "weights", "state", "tail_count", "validation", "contributors"}
 
 
 @dataclass
@@ -50,7 +51,7 @@ def store(folder: Path, state: State, *, identity: str) -> None:
         "identity": identity,
         "weights": fingerprint(state.weights),
         "tail_count": state.tail.count,
-        "has_state": bool(extra),
+        "state": fingerprint(extra) if extra else None,
         "validation": state.validation,
         "contributors": state.contributors,
     }
@@ -59,7 +60,8 @@ def store(folder: Path, state: State, *, identity: str) -> None:
 
 
 def _drop_older(folder: Path, *, keep: str) -> None:
-    for path in folder.glob("round-*"):
+    """Remove older rounds, and what a killed process left half-written."""
+    for path in (*folder.glob("round-*"), *folder.glob(".round-*")):
         if not path.name.startswith(keep):
             path.unlink(missing_ok=True)
 
@@ -71,14 +73,21 @@ def latest(folder: Path, *, identity: str, tail: TailAverage) -> State:
         raise BadInput(f"{folder.parent.name}: the run folder has no checkpoint; start again with another --out")
     about = read_json(marks[-1])
     stem = marks[-1].stem
+    if not isinstance(about, dict) or not about.keys() >= _KEYS:
+        raise BadInput(f"{stem}.json: no checkpoint's description; restore the file or start again with another --out")
     if about["identity"] != identity:
         raise BadInput(f"{stem}: this run folder belongs to another configuration; choose another --out")
-    weights = load(folder / f"{stem}.safetensors")
-    if fingerprint(weights) != about["weights"]:
-        raise BadInput(f"{stem}.safetensors: the checksum is wrong; restore the file or start again with another --out")
-    extra = load(folder / f"{stem}.state.safetensors") if about["has_state"] else {}
+    weights = _checked(folder / f"{stem}.safetensors", about["weights"])
+    extra = _checked(folder / f"{stem}.state.safetensors", about["state"]) if about["state"] else {}
     tail.total = {n.removeprefix(_AVERAGE): a for n, a in extra.items() if n.startswith(_AVERAGE)} or None
     tail.count = about["tail_count"]
     best = {n.removeprefix(_BEST): a for n, a in extra.items() if n.startswith(_BEST)} or None
     validation = [(int(r), float(loss)) for r, loss in about["validation"]]
     return State(about["round"], weights, tail, best, validation, list(about["contributors"]))
+
+
+def _checked(path: Path, expected: str) -> Weights:
+    weights = load(path)
+    if fingerprint(weights) != expected:
+        raise BadInput(f"{path.name}: the checksum is wrong; restore the file or start again with another --out")
+    return weights

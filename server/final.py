@@ -13,9 +13,10 @@ from common.errors import RunFailed
 from common.metrics import EvaluationSums
 from common.orders import Part, PartReport
 from common.provenance import provenance
+from server.budget import sample_gradients
 from server.records import Records
 from server.results import Row, write_results
-from server.rounds import Evaluated, Federation, Outcome, Roster, evaluate_order
+from server.rounds import Evaluated, Federation, Outcome, Roster, evaluate_order, training_images
 
 _EVERY: tuple[Part, ...] = ("train", "val", "test")
 
@@ -30,14 +31,19 @@ def evaluate_finally(
     folder: Path,
     records: Records,
 ) -> None:
-    """Two messages to each site: val sums for the threshold, then the test cases at that threshold."""
+    """Two messages to each site: val sums for the threshold, then the test cases at that threshold.
+
+    Under leave-one-center-out the training centers' test patients have trained, so only held-out centers are tested.
+    """
     last = experiment.training.rounds
     val = evaluate_order(experiment, {"val": ("val",)}, run=run, round_number=last)
     validated = federation.evaluate(last, dict.fromkeys(roster.train, val), outcome.weights)
     threshold = _threshold(validated, experiment)
     own = evaluate_order(experiment, {"test": ("test",)}, run=run, round_number=last, threshold=threshold)
     whole = evaluate_order(experiment, {"test": _EVERY}, run=run, round_number=last, threshold=threshold)
-    orders = dict.fromkeys(roster.train, own) | dict.fromkeys(roster.held_out, whole)
+    orders = dict.fromkeys(roster.held_out, whole)
+    if experiment.protocol == "in-federation":
+        orders |= dict.fromkeys(roster.train, own)
     evaluated = federation.evaluate(last, orders, outcome.weights)
     for site, why in sorted({**validated.failures, **evaluated.failures}.items()):
         records.add("failure", run=run, round=last, site=site, why=why)
@@ -45,7 +51,8 @@ def evaluate_finally(
     if not rows:
         raise RunFailed("no site evaluated the final model; see the failures in records.jsonl")
     steps = outcome.steps
-    each = steps * experiment.training.batch_size
+    images = sum(training_images(roster, experiment).values())
+    each = sample_gradients(experiment.training, images=images, steps=steps)
     cards = {**roster.train, **roster.held_out}
     write_results(
         folder,

@@ -18,7 +18,7 @@ from common.errors import BadInput, RunFailed
 from common.orders import EvaluateOrder, EvaluateReport, Part, SiteCard, TrainOrder, TrainReport
 from common.update import Weights, apply_change
 from common.weights import TailAverage
-from server.budget import RoundBudget, apportion, round_budgets, total_steps
+from server.budget import RoundBudget, apportion, check_budget, round_budgets, total_steps
 from server.checkpoints import State, latest, store
 from server.records import Records
 
@@ -75,8 +75,9 @@ class Roster:
         )
         if not roster.train:
             raise BadInput("every site is held out; at least one must train")
+        if experiment.protocol == "leave-one-center-out" and not roster.held_out:
+            raise BadInput("protocol: leave-one-center-out needs a site that is held out; name one in held_out")
         return roster
-
 
     def without(self, lost: Collection[str]) -> Roster:
         """Without the sites that failed in this round: a lost or late one would only let everybody wait once more."""
@@ -97,6 +98,12 @@ def training_parts(experiment: Experiment) -> tuple[Part, ...]:
     return ("train",) if experiment.protocol == "in-federation" else ("train", "test")
 
 
+def training_images(roster: Roster, experiment: Experiment) -> dict[str, int]:
+    """How many images each training center gives to training."""
+    parts = training_parts(experiment)
+    return {site: sum(card.images.get(part, 0) for part in parts) for site, card in roster.train.items()}
+
+
 def run_rounds(
     federation: Federation,
     roster: Roster,
@@ -110,14 +117,15 @@ def run_rounds(
 ) -> Outcome:
     """Train over all rounds that are left after the last whole checkpoint in `folder` (round 0: the initial weights).
 
-    RunFailed where no site trained in a round. `identity` names the configuration that a checkpoint belongs to.
+    BadInput where the budget is too small for the sites, RunFailed where no site trained in a round. `identity` names the configuration that a checkpoint belongs to.
     """
     training = experiment.training
     steps = total_steps(training, images=sum(card.images.get("train", 0) for card in roster.train.values()))
+    check_budget(training, images=training_images(roster, experiment), steps=steps)
     tail = TailAverage(training.rounds, training.average)
     state = latest(folder, identity=identity, tail=tail)
     failures: dict[str, str] = {}
-    if state.round:
+    if records.continued:
         records.add("resumed", run=run, round=state.round)
     for budget in round_budgets(training.rounds, steps)[state.round :]:
         began = time.monotonic()
@@ -134,9 +142,9 @@ def run_rounds(
         if budget.number % experiment.evaluation.every == 0 or budget.number == training.rounds:
             there = roster.without(trained.failures)
             failures |= _validate(federation, there, experiment, state, run=run, records=records)
+        seconds = round(time.monotonic() - began, 3)
+        records.add("round", run=run, round=budget.number, seconds=seconds, loss=_mean_loss(trained))
         store(folder, state, identity=identity)
-        loss = _mean_loss(trained)
-        records.add("round", run=run, round=budget.number, seconds=round(time.monotonic() - began, 3), loss=loss)
         if on_round:
             on_round(budget.number, training.rounds)
     chosen = state.best if experiment.evaluation.select == "best" and state.best is not None else None
@@ -144,8 +152,7 @@ def run_rounds(
 
 
 def _train_orders(roster: Roster, experiment: Experiment, budget: RoundBudget, *, run: str) -> dict[str, TrainOrder]:
-    parts = training_parts(experiment)
-    images = {site: sum(card.images.get(part, 0) for part in parts) for site, card in roster.train.items()}
+    images = training_images(roster, experiment)
     full = experiment.training.full_batch
     shares = dict.fromkeys(images, 1) if full else apportion(budget.steps, images)
     return {
@@ -156,7 +163,7 @@ def _train_orders(roster: Roster, experiment: Experiment, budget: RoundBudget, *
             threads=experiment.threads,
             steps=share,
             progress=budget.progress,
-            parts=parts,
+            parts=training_parts(experiment),
             task=experiment.task,
             crop=experiment.crop,
             model=experiment.model,

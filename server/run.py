@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["coordinate", "initial_weights", "open_run", "prepare_run", "resolved"]
+__all__ = ["check_folder", "config_text", "coordinate", "initial_weights", "open_run", "prepare_run", "resolved"]
 
 import tomllib
 from collections.abc import Callable, Collection
@@ -65,20 +65,32 @@ def resolved(experiment: Experiment, sites: dict[str, str]) -> Experiment:
 def prepare_run(folder: Path, experiment: Experiment, weights: Weights, *, resume: bool = False) -> None:
     """Write `config.toml` and round 0's checkpoint into a new run folder; `experiment` must be resolved.
 
-    A non-empty folder is BadInput, unless `resume` says to go on; then its configuration must be this one.
+    A non-empty folder is BadInput, unless `resume` says to go on; then it must be a run's, of this configuration.
     """
     text = config_text(experiment)
     existing = folder / "config.toml"
-    if folder.exists() and any(folder.iterdir()):
-        if not resume:
-            raise BadInput(f"{folder}: not empty; add --resume to go on, or choose another --out")
-        if existing.exists() and existing.read_bytes() != text:
-            raise BadInput(f"{folder}: was made with another configuration; choose another --out")
+    check_folder(folder, text, resume=resume)
+    if not existing.exists():
+        write_atomic(existing, text)
     if not any((folder / "checkpoints").glob("round-????.json")):
         training = experiment.training
         state = State(0, weights, TailAverage(training.rounds, training.average))
         store(folder / "checkpoints", state, identity=sha256_bytes(text))
-    write_atomic(existing, text)
+
+
+def check_folder(folder: Path, text: bytes, *, resume: bool) -> None:
+    """Raise BadInput unless `folder` is new or empty, or, to `resume`, a run folder with the configuration `text`."""
+    if folder.exists() and not folder.is_dir():
+        raise BadInput(f"{folder}: a file, not a folder; choose another --out")
+    if not folder.exists() or not any(not path.name.startswith(".") for path in folder.iterdir()):
+        return
+    if not resume:
+        raise BadInput(f"{folder}: not empty; add --resume to go on, or choose another --out")
+    existing = folder / "config.toml"
+    if not existing.exists() or (folder / "models").exists():
+        raise BadInput(f"{folder}: not empty, and no run folder; choose another --out")
+    if existing.read_bytes() != text:
+        raise BadInput(f"{folder}: was made with another configuration; choose another --out")
 
 
 def config_text(experiment: Experiment) -> bytes:

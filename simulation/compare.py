@@ -13,17 +13,16 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from server.model_card import write_model_card
-
 from client.appearance import appearance
-from client.service import site_crops
+from client.service import site_crops, use_threads
 from client.site import Site
 from common.config import Experiment
 from common.errors import BadInput
 from common.files import write_atomic
 from common.progress import Progress
 from common.provenance import provenance
-from server.budget import total_steps
+from server.budget import check_budget, total_steps
+from server.model_card import write_model_card
 from server.records import Records, read_records
 from server.report import write_report
 from server.results import write_results
@@ -43,12 +42,10 @@ def compare(experiment: Experiment, run: Path) -> Path:
     sites = open_sites(experiment)
     experiment = fixed_budget(experiment, sites)
     text = config_text(resolved(experiment, {name: site.role for name, site in sites.items()}))
+    plans = plan_models(experiment, _trainers(experiment, sites))
+    use_threads(experiment.threads)
     with _claimed(run, text, sites):
         _decode(sites, experiment)
-        trainers = [name for name, site in sites.items() if site.role == "train"]
-        if not trainers:
-            raise BadInput("every site is held out; at least one must train")
-        plans = plan_models(experiment, trainers)
         train_all(run, plans, experiment, sites)
         _describe_sites(run, experiment, sites)
         _merge_records(run, plans)
@@ -67,6 +64,16 @@ def compare(experiment: Experiment, run: Path) -> Path:
         return write_report(run)
 
 
+def _trainers(experiment: Experiment, sites: Mapping[str, Site]) -> list[str]:
+    """The sites that train; BadInput where there is none, or the budget is too small for all of them."""
+    images = {name: len(site.rows("train")) for name, site in sites.items() if site.role == "train"}
+    if not images:
+        raise BadInput("every site is held out; at least one must train")
+    training = experiment.training
+    check_budget(training, images=images, steps=total_steps(training, images=sum(images.values())))
+    return list(images)
+
+
 def fixed_budget(experiment: Experiment, sites: Mapping[str, Site]) -> Experiment:
     """The budget as steps, counted on the train parts of all training sites, so that it is the same for every arm."""
     images = sum(len(site.rows("train")) for site in sites.values() if site.role == "train")
@@ -77,16 +84,18 @@ def fixed_budget(experiment: Experiment, sites: Mapping[str, Site]) -> Experimen
 
 
 def _budget(experiment: Experiment, plans: list[ModelPlan]) -> dict[str, object]:
-    """Sample gradients per final model, and in all by arm; the ensemble costs what its local models cost together."""
-    training = experiment.training
-    each = (training.steps or training.rounds) * training.batch_size
+    """Sample gradients per final model, and in all by arm; the ensemble costs what its local models cost together.
+
+    With full batches they are None: models of more images then cost more.
+    """
+    training, arms = experiment.training, experiment.comparison.arms
     counts = {arm: sum(plan.arm == arm for plan in plans) for arm in ("federated", "pooled", "local")}
-    per_arm = {arm: count * each for arm, count in counts.items() if count}
-    if "ensemble" in experiment.comparison.arms:
-        per_arm["ensemble"] = per_arm.get("local", 0)
+    steps = training.rounds if training.full_batch or training.steps is None else training.steps
+    each = None if training.full_batch else steps * training.batch_size
+    per_arm = {arm: each and each * counts["local" if arm == "ensemble" else arm] for arm in arms}
     return {
         "sample_gradients": each,
-        "steps": training.steps or training.rounds,
+        "steps": steps,
         "batch_size": training.batch_size,
         "models": counts,
         "per_arm": per_arm,
@@ -96,8 +105,13 @@ def _budget(experiment: Experiment, plans: list[ModelPlan]) -> dict[str, object]
 @contextmanager
 def _claimed(run: Path, text: bytes, sites: Mapping[str, Site]) -> Iterator[None]:
     """The run folder for this process alone, with its configuration written or found equal."""
-    run.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(run / ".lock", os.O_CREAT | os.O_RDWR)
+    data = json.dumps({name: site.data_sha256 for name, site in sites.items()}, indent=1).encode()
+    _check_same(run, text, data)
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(run / ".lock", os.O_CREAT | os.O_RDWR)
+    except OSError as error:
+        raise BadInput(f"{run}: cannot be written ({error.strerror}); choose another --out") from None
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -105,22 +119,25 @@ def _claimed(run: Path, text: bytes, sites: Mapping[str, Site]) -> Iterator[None
             raise BadInput(
                 f"{run}: another process works in this folder; wait for it or choose another --out"
             ) from None
-        _check_same(run, text, sites)
+        _check_same(run, text, data)
+        write_atomic(run / "config.toml", text)
+        write_atomic(run / "data.json", data)
         yield
     finally:
         os.close(descriptor)
 
 
-def _check_same(run: Path, text: bytes, sites: Mapping[str, Site]) -> None:
-    data = json.dumps({name: site.data_sha256 for name, site in sites.items()}, indent=1).encode()
-    for name, content in (("config.toml", text), ("data.json", data)):
+def _check_same(run: Path, text: bytes, data: bytes) -> None:
+    """Raise BadInput unless the folder is new, empty, or a comparison of this configuration and these data."""
+    if run.exists() and not run.is_dir():
+        raise BadInput(f"{run}: a file, not a folder; choose another --out")
+    there = {path.name for path in run.iterdir() if not path.name.startswith(".")} if run.exists() else set()
+    for name, content, what in (("config.toml", text, "configuration"), ("data.json", data, "data")):
         path = run / name
         if path.exists() and path.read_bytes() != content:
-            what = "configuration" if name == "config.toml" else "data"
             raise BadInput(f"{run}: was made with another {what}; choose another --out")
-        if not path.exists() and name == "config.toml" and any(p.name != ".lock" for p in run.iterdir()):
+        if not path.exists() and there - {"config.toml"}:
             raise BadInput(f"{run}: not empty, and no comparison; choose another --out")
-        write_atomic(path, content)
 
 
 def _decode(sites: Mapping[str, Site], experiment: Experiment) -> None:

@@ -88,10 +88,13 @@ def _train_federated(folder: Path, plan: ModelPlan, experiment: Experiment, site
         "run": plan.name,
         "final": False,
     }
-    run_locally(server_app, client_app, [site.folder.resolve() for site in here.values()], options)
-    failures = [event for event in _events(folder) if event["event"] == "failure"]
-    if failures:
-        raise RunFailed(f"{plan.name}: site {failures[0]['site']} failed: {failures[0]['why']}")
+    try:
+        run_locally(server_app, client_app, [site.folder.resolve() for site in here.values()], options)
+    finally:
+        failures = [event for event in _events(folder) if event["event"] == "failure"]
+        if failures:  # a model that lacks a site must not be continued once the site is well again
+            shutil.rmtree(folder)
+            raise RunFailed(f"{plan.name}: site {failures[0]['site']} failed: {failures[0]['why']}") from None
 
 
 def _watched(site: Site) -> bool:
@@ -159,7 +162,8 @@ def _train_centrally(folder: Path, plan: ModelPlan, experiment: Experiment, site
         optimizer = trained.optimizer
         chosen.add(budget.number, get_weights(model), model, centre.val, records, plan)
         seconds = round(time.monotonic() - began, 3)
-        records.add("round", run=plan.name, round=budget.number, seconds=seconds, loss=trained.loss)
+        about = {"seconds": seconds, "loss": trained.loss, "samples": trained.samples}
+        records.add("round", run=plan.name, round=budget.number, **about)
     save(folder / MODEL, chosen.weights())
 
 

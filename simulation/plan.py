@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from common.config import Experiment
+from common.errors import BadInput
 
 IN_FEDERATION: Final = "in-federation"
 LEAVE_ONE_OUT: Final = "leave-one-center-out"
@@ -55,4 +56,6 @@ def plan_models(experiment: Experiment, train_sites: Sequence[str]) -> list[Mode
                 plans += [
                     ModelPlan(arm, LEAVE_ONE_OUT, seed, tuple(s for s in sites if s != site), site) for site in sites
                 ]
+    if not plans:
+        raise BadInput("comparison: no arm and protocol to run; leave-one-center-out needs two sites that train")
     return plans

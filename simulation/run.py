@@ -6,12 +6,13 @@ __all__ = ["run"]
 
 from pathlib import Path
 
+from client.service import answer_query
 from common.config import Experiment
-from common.errors import BadInput
 from common.progress import Progress
 from server.records import read_records
 from server.report import write_report
-from server.run import initial_weights, prepare_run, resolved
+from server.rounds import Roster
+from server.run import check_folder, config_text, initial_weights, prepare_run, resolved
 from simulation.sources import open_sites
 
 
@@ -21,9 +22,9 @@ def run(experiment: Experiment, folder: Path, *, engine: str = "local", resume: 
     BadInput where `folder` is not empty and `resume` is false; RunFailed where nobody learned.
     """
     sites = open_sites(experiment)
+    Roster.of({name: answer_query(site) for name, site in sites.items()}, experiment)
     about = resolved(experiment, {name: site.role for name, site in sites.items()})
-    if folder.exists() and any(folder.iterdir()) and not resume:
-        raise BadInput(f"{folder}: not empty; add --resume to go on, or choose another --out")
+    check_folder(folder, config_text(about), resume=resume)
     prepare_run(folder, about, initial_weights(experiment), resume=resume)
     folders = [site.folder.resolve() for site in sites.values()]
     match engine:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from client.importers import import_site
+from client.manifest import load_manifest
 from client.site import Site, load_site, require_task
 from client.staging import staged
 from common.config import Experiment, Source
@@ -43,6 +44,10 @@ def open_sites(experiment: Experiment) -> dict[str, Site]:
         site = load_site(folder, role=roles.get(folder))
         if site.id in sites:
             raise BadInput(f"site {site.id} is named twice; give each site its own id")
+        if site.role == "train" and load_manifest(folder).role == "held-out":
+            raise BadInput(
+                f"site {site.id}: its folder says held-out, so it never trains; take `role` out of [[sites]]"
+            )
         if site.id in experiment.held_out:
             site = replace(site, role="held-out")
         require_task(site, experiment.task)
@@ -78,5 +83,5 @@ def _import(source: Source, path: Path, imports: Path, folder: Path) -> None:
 def _listing_key(source: Source, path: Path) -> str:
     """Names, sizes and times of the source's files, so that a changed source is imported anew."""
     files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
-    about = [(str(file.relative_to(path)), (s := file.stat()).st_size, s.st_mtime_ns) for file in files]
+    about = [(str(file.relative_to(path.parent)), (s := file.stat()).st_size, s.st_mtime_ns) for file in files]
     return sha256_bytes(json.dumps([_IMPORT_VERSION, source.format, about]).encode())[:16]

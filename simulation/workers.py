@@ -11,11 +11,13 @@ import signal
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from dataclasses import replace
 from pathlib import Path
 
+from client.manifest import Role
 from client.site import Site
 from common.config import Experiment
-from common.errors import RunFailed
+from common.errors import RunFailed, SonofedError
 from common.progress import Progress
 from server.records import read_records
 from simulation.models import DONE, train_model
@@ -28,15 +30,11 @@ def train_all(run: Path, plans: Sequence[ModelPlan], experiment: Experiment, sit
     """Train every plan that is not done. RunFailed, naming the model, where one fails; finished ones are kept."""
     rounds = experiment.training.rounds
     left = [plan for plan in plans if not (run / "models" / plan.name / DONE).exists()]
-    finished = (len(plans) - len(left)) * rounds
-    with Progress("training", total=len(plans) * rounds) as progress:
+    with Progress("training", total=len(plans) * rounds) as progress, _watching(run, plans, rounds, progress):
         if experiment.comparison.workers == 1:
             for plan in left:
                 train_model(run, plan, experiment, sites)
-                finished += rounds
-                progress.update(finished, note=plan.name)
-            return
-        with _watching(run, plans, rounds, progress):
+        else:
             _in_parallel(run, left, experiment, sites)
 
 
@@ -44,19 +42,34 @@ def _in_parallel(run: Path, plans: Sequence[ModelPlan], experiment: Experiment, 
     context = multiprocessing.get_context("spawn")
     workers = min(experiment.comparison.workers, max(1, len(plans)))
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare, initargs=(os.getpid(),)) as pool:
+        places = {name: (site.folder, site.role) for name, site in sites.items()}
         futures: dict[Future[None], ModelPlan] = {
-            pool.submit(_train_one, run, plan, experiment, {n: s.folder for n, s in sites.items()}): plan
-            for plan in plans
+            pool.submit(_train_one, run, plan, experiment, places): plan for plan in plans
         }
-        for future in as_completed(futures):
-            error = future.exception()
-            if error is not None:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise RunFailed(f"{futures[future].name}: {error}") from error
+        try:
+            for future in as_completed(futures):
+                _raise_named(future, futures[future])
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for child in multiprocessing.active_children():
+                child.kill()
+            raise
+
+
+def _raise_named(future: Future[None], plan: ModelPlan) -> None:
+    match future.exception():
+        case None:
+            return
+        case SonofedError() as error:
+            named = str(error) if str(error).startswith(plan.name) else f"{plan.name}: {error}"
+            raise type(error)(named) from None
+        case error:
+            raise RunFailed(f"{plan.name}: {type(error).__name__}: {error}") from error
 
 
 def _prepare(parent: int) -> None:
-    """Linux: end this worker when its parent ends, however it ends."""
+    """Linux: end this worker when its parent ends, however it ends. Ctrl-C is the parent's to handle."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     except (AttributeError, OSError):
@@ -65,19 +78,11 @@ def _prepare(parent: int) -> None:
         os._exit(1)
 
 
-def _train_one(run: Path, plan: ModelPlan, experiment: Experiment, folders: Mapping[str, Path]) -> None:
-    train_model(run, plan, experiment, _opened(experiment, folders))
-
-
-def _opened(experiment: Experiment, folders: Mapping[str, Path]) -> dict[str, Site]:
-    from dataclasses import replace
-
+def _train_one(run: Path, plan: ModelPlan, experiment: Experiment, places: Mapping[str, tuple[Path, Role]]) -> None:
     from client.service import open_site
 
-    return {
-        name: replace(site, role="held-out") if name in experiment.held_out else site
-        for name, site in ((name, open_site(folder)) for name, folder in folders.items())
-    }
+    sites = {name: replace(open_site(folder), role=role) for name, (folder, role) in places.items()}
+    train_model(run, plan, experiment, sites)
 
 
 class _watching:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["CLIENT", "SERVER", "experiment", "write_sites"]
+__all__ = ["CLIENT", "SERVER", "experiment", "write_site", "write_sites"]
 
 import csv
 import hashlib
@@ -32,10 +32,11 @@ _SIDES = ("train", "train", "train", "train", "val", "val", "test", "test")
 
 def write_sites(parent: Path, names: tuple[str, ...], *, images: int = 16) -> list[Path]:
     """One folder for each name: `images` pictures of as many patients, malignant ones brighter in the middle."""
-    return [_write_site(parent / name, name, seed, images) for seed, name in enumerate(names)]
+    return [write_site(parent / name, name, seed=seed, images=images) for seed, name in enumerate(names)]
 
 
-def _write_site(folder: Path, name: str, seed: int, images: int) -> Path:
+def write_site(folder: Path, name: str, *, seed: int, images: int, per_patient: int = 1) -> Path:
+    """One site folder whose pictures are drawn by `seed`; `per_patient` neighbouring ones of a class share a patient."""
     rng = np.random.default_rng(seed)
     for part in ("images", "private"):
         (folder / part).mkdir(parents=True, mode=0o700)
@@ -44,6 +45,7 @@ def _write_site(folder: Path, name: str, seed: int, images: int) -> Path:
         writer.writeheader()
         for number in range(images):
             malignant = number % 2
+            patient = number if per_patient == 1 else 2 * (number // (2 * per_patient)) + malignant
             pixels = rng.integers(0, 160, (40, 40))
             pixels[12:28, 12:28] += 80 * malignant
             buffer = io.BytesIO()
@@ -54,9 +56,9 @@ def _write_site(folder: Path, name: str, seed: int, images: int) -> Path:
                 {
                     "image": path,
                     "box": "10 10 20 20",
-                    "patient": f"p-{seed}-{number}",
+                    "patient": f"p-{seed:04x}-{patient:08x}",
                     "label": ("benign", "malignant")[malignant],
-                    "split": _SIDES[number // 2 % len(_SIDES)],
+                    "split": _SIDES[patient // 2 % len(_SIDES)],
                     "image_sha256": hashlib.sha256(buffer.getvalue()).hexdigest(),
                 }
             )

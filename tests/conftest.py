@@ -1,0 +1,57 @@
+"""What tests of every room share: small sites, and one finished comparison that many tests read."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.files import read_json
+from tests.experiments import COMPARISON, write_experiment, write_uneven_sites
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_checkout() -> Iterator[None]:
+    """Provenance without a git checkout: a commit made while the tests run must not show in a run's bytes."""
+    before = os.environ.get("GIT_DIR")
+    os.environ["GIT_DIR"] = os.devnull
+    yield
+    os.environ.pop("GIT_DIR")
+    if before is not None:
+        os.environ["GIT_DIR"] = before
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A finished comparison: its configuration file, its sites' folders, its run folder, its results. Only to be read."""
+
+    config: Path
+    sites: list[Path]
+    run: Path
+    results: dict[str, Any]
+
+
+@pytest.fixture(scope="session")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> Compared:
+    """Three training sites of unequal size and a held-out one, two seeds, every arm, both protocols, two workers."""
+    from simulation.__main__ import main
+
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "compared"
+    names = {"ash": 32, "birch": 48, "cedar": 64, "yew": 32}
+    config, run = folder / "tiny.toml", folder / "run"
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as lock:  # the processes of `pytest -n` make it once
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (run / "report.html").exists():
+            sites = write_uneven_sites(folder / "sites", names)
+            changes = {**COMPARISON, "held_out": ["yew"]}
+            changes["comparison"] = {**COMPARISON["comparison"], "seeds": 2, "workers": 2}
+            write_experiment(config, sites, **changes)
+            assert main(["compare", str(config), "--out", str(run)]) == 0
+    return Compared(config, [folder / "sites" / name for name in names], run, read_json(run / "results.json"))
