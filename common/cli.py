@@ -53,6 +53,9 @@ def guarded(top: argparse.ArgumentParser, arguments: Sequence[str] | None) -> in
         return 130
     except BrokenPipeError:
         return 1
+    except OSError as error:  # its own text would name a file
+        print(f"error: {error.strerror or type(error).__name__}; check disk space and permissions", file=sys.stderr)
+        return 1
 
 
 def show(value: Any, *, as_json: bool, text: str) -> None:

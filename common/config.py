@@ -25,11 +25,11 @@ __all__ = [
 ]
 
 import tomllib
-from dataclasses import asdict, field, fields, is_dataclass
+from dataclasses import field, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked
 
 from common.errors import BadInput, suggest
@@ -131,6 +131,10 @@ class Augmentation:
     erase: Share = 0.0
 
 
+def _or_none(value: Any) -> Any:
+    return None if value == "none" else value
+
+
 @checked(frozen=True, config=_STRICT)
 class Training:
     """The budget of one final model and how its steps are made.
@@ -138,6 +142,7 @@ class Training:
     The budget is `steps` optimizer steps of `batch_size` images in all, or `epochs` over the train images of all sites of
     role train; it is divided evenly over `rounds`, and within a round over the sites in proportion to their images. With
     `full_batch` each site makes one step over all of its images a round, and steps and epochs are not read.
+    `augmentation = "none"` leaves images as they are.
     """
 
     rounds: Positive = 10
@@ -152,7 +157,7 @@ class Training:
     average: Share = 0.0
     label_smoothing: Share = 0.0
     class_weights: bool = True
-    augmentation: Augmentation | None = field(default_factory=Augmentation)
+    augmentation: Annotated[Augmentation | None, BeforeValidator(_or_none)] = field(default_factory=Augmentation)
     precision: Literal["auto", "float32", "float64", "bf16"] = "auto"
     layout: Literal["auto", "channels-last", "contiguous"] = "auto"
 
@@ -307,9 +312,14 @@ def load_experiment(path: Path) -> Experiment:
 
 
 def to_table(value: Any) -> Any:
-    """A dataclass as plain TOML or JSON values; keys whose value is None are left out."""
+    """A dataclass as plain TOML or JSON values. None is left out where it is the default, else it is `"none"`."""
     if is_dataclass(value) and not isinstance(value, type):
-        return to_table(asdict(value))
+        told = [
+            (f.name, getattr(value, f.name))
+            for f in fields(value)
+            if f.default is not None or getattr(value, f.name) is not None
+        ]
+        return {name: "none" if item is None else to_table(item) for name, item in told}
     if isinstance(value, dict):
         return {key: to_table(item) for key, item in value.items() if item is not None}
     if isinstance(value, list | tuple):

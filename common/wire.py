@@ -11,6 +11,7 @@ __all__ = ["arrays_of", "from_config", "pack", "payload_bytes", "to_config", "un
 import json
 import math
 from typing import Any, TypeVar
+from zipfile import BadZipFile
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
@@ -52,7 +53,7 @@ def weights_of(arrays: ArrayRecord) -> Weights:
             at += weights[name].nbytes
         if at != len(flat):
             raise ValueError(at)
-    except (KeyError, TypeError, ValueError, EOFError, OverflowError) as error:
+    except (KeyError, TypeError, ValueError, EOFError, OverflowError, BadZipFile) as error:
         raise BadInput(f"message: its tensors are torn ({type(error).__name__}); send it again") from None
     return weights
 
