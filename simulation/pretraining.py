@@ -36,7 +36,10 @@ BATCH, PEAK_RATE, WEIGHT_DECAY, LONGEST_STEP = 32, 1e-3, 0.05, 5.0
 STEP_COST = 20
 """A step takes about as long as this many lumps: for the progress bar."""
 WARMUP = 150
-"""Steps until the learning rate is at its peak; then half a cosine down to 0."""
+"""Steps until the learning rate is at its peak."""
+HORIZON = 2.5
+"""The half cosine would reach 0 after this many times the steps: weights that are learned to the end know the phantoms too
+well and gain nothing on real images (LOG.md)."""
 MARGINS = (0.0, 0.35)
 """Of the crops around lumps: the weights are to serve whatever margin an experiment chooses."""
 LOOKS = Augmentation(flip=0, rotate=0, scale=0, shift=0, gain=0.3, gamma=0.3, blur=0.5, noise=0.1)
@@ -57,7 +60,7 @@ def pretrain(
     *,
     seed: int = 0,
     images: int = 20_000,
-    steps: int = 5_000,
+    steps: int = 1_000,
     size: int = 64,
     model: Model | None = None,
     progress: Report | None = None,
@@ -123,7 +126,7 @@ def _optimizer(named: list[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
 
 
 def _rate(step: int, steps: int) -> float:
-    return min(1.0, (step + 1) / WARMUP) * (1 + math.cos(math.pi * step / steps)) / 2
+    return min(1.0, (step + 1) / WARMUP) * (1 + math.cos(math.pi * step / (HORIZON * steps))) / 2
 
 
 class _Views:

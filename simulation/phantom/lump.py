@@ -56,7 +56,7 @@ def _scan(rng: Rng, scene: Scene) -> Field:
     down = float(np.clip(0.7 * size * np.exp(rng.normal(0, 0.25)), 0.4, 4))
     spread = _gaussian_response(across, down)
     amplitude = 10 ** (scene.echo_db / 20)
-    looks = int(rng.choice([1, 2, 3, 4, 6, 8]))
+    looks = int(rng.choice([1, 2, 3, 4, 6]))
     power = np.zeros((SIDE, SIDE), np.float32)
     for _ in range(looks):
         planes = rng.standard_normal((2, SIDE, SIDE), dtype=np.float32)

@@ -147,9 +147,6 @@ def _tissue(rng: Rng) -> Field:
             tissue += rng.uniform(4, 18) * _ridge(below, rng.uniform(1, 3)) * broken
     grain = smooth_noise(rng, rng.uniform(8, 30), rng.uniform(3, 8), tilt=rng.normal(0, 0.15))
     tissue += rng.uniform(1, 6) * grain
-    if rng.random() < 0.7:
-        fibers = smooth_noise(rng, rng.uniform(12, 45), rng.uniform(0.8, 2.5), tilt=rng.normal(0, 0.1))
-        tissue += rng.uniform(2, 7) * fibers
     for _ in range(rng.integers(0, 3)):
         strand = smooth_noise(rng, rng.uniform(8, 30), rng.uniform(2.5, 7), tilt=rng.normal(0, 0.3))
         tissue += rng.uniform(2, 10) * _ridge(strand - rng.normal(0, 0.5), rng.uniform(0.15, 0.4))
@@ -199,7 +196,7 @@ def _behind(rng: Rng, signs: Signs, place: _Place, mask: npt.NDArray[np.bool_], 
     rows, columns = np.nonzero(mask)
     path = np.cumsum(share, 0) / (np.ptp(rows) + 1)
     below = _sigmoid((_ROWS - place.row) / (0.6 * place.down))
-    inside_too = signs.posterior < 0 and rng.random() < 0.7
+    inside_too = signs.posterior < 0 and rng.random() < 0.5
     reach = path * (0.8 + 0.2 * below) if inside_too else path * (1 - 0.7 * share) * below
     level = signs.posterior * np.clip(reach, 0, 1.2)
     if signs.edge_shadow:

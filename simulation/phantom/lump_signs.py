@@ -55,11 +55,11 @@ def draw_signs(rng: np.random.Generator) -> Signs:
     bad = bool(rng.random() < 0.45)
     shape = SHAPES[rng.choice(len(SHAPES), p=_SHAPE_ODDS[bad])]
     margin = MARGINS[rng.choice(len(MARGINS), p=_MARGIN_ODDS[bad])]
-    aspect = float(np.clip(np.exp(rng.normal(np.log(0.88 if bad else 0.58), 0.27)), 0.3, 1.6))
+    aspect = float(np.clip(np.exp(rng.normal(np.log(0.82 if bad else 0.58), 0.25)), 0.3, 1.6))
     if shape == "round":
         aspect = float(np.clip(aspect, 0.85, 1.15))
     cystic = not bad and rng.random() < 0.13
-    echo = float(rng.normal(*((-28, 3) if cystic else (-13, 5) if bad else (-9, 5))))
+    echo = float(rng.normal(*((-28, 3) if cystic else (-11, 4) if bad else (-8, 4))))
     posterior = _posterior(rng, bad)
     return Signs(
         malignant=bad,
@@ -80,12 +80,12 @@ def draw_signs(rng: np.random.Generator) -> Signs:
 
 
 def _posterior(rng: np.random.Generator, bad: bool) -> float:
-    shadow, enhancement = (0.45, 0.18) if bad else (0.07, 0.40)
+    shadow, enhancement = (0.38, 0.20) if bad else (0.07, 0.40)
     coin = rng.random()
     if coin < shadow:
-        return float(-rng.uniform(4, 22))
+        return float(-rng.uniform(3, 18))
     if coin < shadow + enhancement:
-        return float(rng.uniform(2, 12))
+        return float(rng.uniform(2, 9))
     return float(rng.normal(0, 1))
 
 
