@@ -165,7 +165,11 @@ class FlowerFederation:
             if reply.has_error():
                 why = f"a node answered: {_why(reply)}"
                 continue
-            card = unpack(SiteCard, reply.content)
+            try:
+                card = unpack(SiteCard, reply.content)
+            except SonofedError as error:
+                why = f"a node answered: {error}"
+                continue
             registered = nodes[reply.metadata.src_node_id]
             if registered and registered != card.site:
                 why = f"the client registered as {registered} says that it is site {card.site}"

@@ -9,10 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from common.files import read_json
+from server.records import read_records
 
 
 def summary(run: Path) -> tuple[str, dict[str, Any]]:
-    """A table of AUC by arm and site (mean over seeds; the worst held-out center is marked), and the same as data."""
+    """A table of AUC by arm and site (mean over seeds; the worst center is marked), and the same as data.
+
+    Sites that failed on the way are named below it.
+    """
     results = read_json(run / "results.json")
     lines: list[str] = []
     table: list[dict[str, Any]] = []
@@ -23,7 +27,10 @@ def summary(run: Path) -> tuple[str, dict[str, Any]]:
     for contrast in results["contrasts"]:
         if contrast["site"] == "all" and contrast["delta_auc"] is not None:
             lines.append(_contrast_line(contrast))
-    return "\n".join(lines).strip(), {"run": str(run), "table": table, "contrasts": results["contrasts"]}
+    failures = {e["site"]: e["why"] for e in read_records(run / "records.jsonl") if e["event"] == "failure"}
+    lines += [f"site {site} failed: {why}" for site, why in sorted(failures.items())]
+    value = {"run": str(run), "table": table, "contrasts": results["contrasts"], "failures": failures}
+    return "\n".join(lines).strip(), value
 
 
 def _block(protocol: str, rows: list[dict[str, Any]], table: list[dict[str, Any]]) -> Iterable[str]:

@@ -86,7 +86,7 @@ def plain_loop(asked: Experiment, start: Weights) -> Weights:
 
 @pytest.mark.parametrize("precision", ["float64", "float32"])
 def test_federated_sgd_is_pooled_sgd(tmp_path: Path, precision: Precision) -> None:
-    asked = experiment(write_uneven_sites(tmp_path / "sites", {"ash": 16, "birch": 32, "cedar": 56}), precision)
+    asked = experiment(write_uneven_sites(tmp_path / "sites", {"ash": 8, "birch": 16, "cedar": 32}), precision)
     found = both_arms(tmp_path, asked)
     start = initial_weights(asked)
     moved = relative(found["federated"], start)
@@ -103,6 +103,6 @@ def test_an_unweighted_mean_is_not_pooled_sgd(tmp_path: Path, monkeypatch: pytes
         return weighted(delta, weight=min(weight, 1.0))
 
     monkeypatch.setattr(Update, "of", unweighted)
-    asked = experiment(write_uneven_sites(tmp_path / "sites", {"ash": 16, "birch": 32, "cedar": 56}), "float64")
+    asked = experiment(write_uneven_sites(tmp_path / "sites", {"ash": 8, "birch": 16, "cedar": 32}), "float64")
     found = both_arms(tmp_path, asked)
     assert relative(found["federated"], found["pooled"]) > 1000 * TOLERANCE["float32"]
