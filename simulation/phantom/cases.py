@@ -15,7 +15,7 @@ from simulation.phantom.centers import Center, lymphus_centers
 from simulation.phantom.features import CaseMix, NodeFeatures, draw_features
 from simulation.phantom.machines import Machine, acquire, random_machine, settings
 
-DEFAULT_VISIBILITY = 0.75
+DEFAULT_VISIBILITY = 0.8
 """Visibility at which a model reaches an AUC of .80 to .95 in its own center."""
 TYPICAL_MM = 14.0
 """Middle of the maximum diameters, in mm."""
