@@ -1,10 +1,10 @@
 """HOG + logistic regression on an experiment's crops and splits, leave-one-center-out, against a run's federated arm.
 
-    python -m tests.benchmarks.hog_baseline runs/busbra --experiment configs/experiments/busbra.toml [--json]
+    python -m tests.benchmarks.hog_baseline runs/busbra --experiment configs/experiments/busbra.toml [--free-crop] [--json]
 
-In each fold the training centers' train and test patients train, and their val patients choose the margin of the
-crop, the size of a HOG cell and the strength of the regularisation: the held-out center chooses nothing. Dalal and
-Triggs 2005.
+In each fold the training centers' train and test patients train, and their val patients choose the size of a HOG cell and
+the strength of the regularisation: the held-out center chooses nothing. HOG sees the experiment's own crops; with
+`--free-crop` val chooses the crop's margin for it as well, at 96 px. Dalal and Triggs 2005.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import argparse
 import csv
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -36,9 +36,8 @@ from server.statistics import Contrast, Scored, contrasts
 from simulation.sources import open_sites
 
 PROTOCOL = "leave-one-center-out"
-SIZE = 96
-"""Pixels a side of the crops that HOG sees: 64 was no better on val (LOG.md)."""
-MARGINS, CELLS, STRENGTHS = (0.0, 0.1, 0.25), (8, 12, 16, 24), (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+FREE_SIZE, FREE_MARGINS = 96, (0.0, 0.1, 0.25)
+CELLS, STRENGTHS = (8, 12, 16, 24), (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 
 Sites = Mapping[str, Site]
 _SUMMARY = "HOG + logistic regression against the federated arm of a run, leave-one-center-out."
@@ -63,9 +62,9 @@ class Fold:
     auc: float
 
 
-def candidates(margin: float) -> Iterator[Candidate]:
-    """The grid; a run's own margin is in it even where it is none of `MARGINS`."""
-    for width in sorted({*MARGINS, margin}):
+def candidates(margins: Sequence[float]) -> Iterator[Candidate]:
+    """The grid over these margins of the crop."""
+    for width in margins:
         for cell in CELLS:
             for strength in STRENGTHS:
                 yield Candidate(width, cell, strength)
@@ -74,13 +73,14 @@ def candidates(margin: float) -> Iterator[Candidate]:
 class Baseline:
     """HOG features of all sites, computed once for each margin and cell."""
 
-    def __init__(self, sites: Sites) -> None:
+    def __init__(self, sites: Sites, *, size: int) -> None:
         self.sites = sites
+        self.size = size
         self.features = cache(self._features)
         self.fitted = cache(self._fitted)
 
     def _features(self, site: str, margin: float, cell: int) -> NDArray[np.float32]:
-        crops = load_crops(self.sites[site], Crop(size=SIZE, margin=margin))
+        crops = load_crops(self.sites[site], Crop(size=self.size, margin=margin))
         described = [hog(crop, orientations=9, pixels_per_cell=(cell, cell), cells_per_block=(2, 2)) for crop in crops]
         return np.asarray(described, dtype=np.float32)
 
@@ -111,23 +111,24 @@ class Baseline:
         return float(np.mean(areas))
 
 
-def choose(baseline: Baseline, held_out: str, *, margin: float) -> tuple[Candidate, float]:
+def choose(baseline: Baseline, held_out: str, *, margins: Sequence[float]) -> tuple[Candidate, float]:
     """The candidate with the best val AUC of this fold, and that AUC; the first of the grid where several are best."""
-    best = max(candidates(margin), key=lambda candidate: baseline.val_auc(held_out, candidate))
+    best = max(candidates(margins), key=lambda candidate: baseline.val_auc(held_out, candidate))
     return best, baseline.val_auc(held_out, best)
 
 
-def compare(run: Path, experiment: Experiment) -> dict[str, Any]:
+def compare(run: Path, experiment: Experiment, *, free_crop: bool = False) -> dict[str, Any]:
     """HOG's folds, the federated arm's AUC per center (mean over seeds), the paired contrasts per center and overall.
 
     Raises BadInput where the run has no federated leave-one-center-out rows or was made on other cases.
     """
     sites = {name: site for name, site in open_sites(experiment).items() if site.role == "train"}
     federated = _federated_scores(run, sites)
-    baseline = Baseline(sites)
+    baseline = Baseline(sites, size=FREE_SIZE if free_crop else experiment.crop.size)
+    margins = FREE_MARGINS if free_crop else (experiment.crop.margin,)
     folds, scored = [], []
     for name, site in sites.items():
-        chosen, val = choose(baseline, name, margin=experiment.crop.margin)
+        chosen, val = choose(baseline, name, margins=margins)
         ours = baseline.scores(name, chosen, name)
         folds.append(Fold(name, chosen, val, float(roc_auc_score(site.positive, ours))))
         scores = {("federated", seed): [values] for seed, values in federated[name].items()}
@@ -192,11 +193,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.hog_baseline", description=_SUMMARY)
     parser.add_argument("run", type=Path, help="the folder of a finished comparison")
     parser.add_argument("--experiment", type=Path, default=Path("configs/experiments/busbra.toml"))
+    parser.add_argument("--free-crop", action="store_true", help="val chooses the crop's margin for HOG too, at 96 px")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     options = parser.parse_args(arguments)
     try:
         experiment = replace(load_experiment(options.experiment), held_out=())
-        found = compare(options.run, experiment)
+        found = compare(options.run, experiment, free_crop=options.free_crop)
     except SonofedError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
