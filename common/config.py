@@ -31,6 +31,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked
+from pydantic_core import ErrorDetails
 
 from common.errors import BadInput, suggest
 from common.tasks import Task
@@ -264,11 +265,21 @@ def _first_complaint(kind: type, error: ValidationError) -> str:
         return f"{'.'.join(path)}: unexpected key{suggest(path[-1], known)}"
     if detail["type"] in ("missing", "missing_argument"):
         return f"{'.'.join(path)}: this key is missing; add it"
+    if detail["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        return _wrong_kind(path, detail)
     path = [part for i, part in enumerate(path) if not (part in tags and i > 0)] or ["the file"]
     message = detail["msg"].removeprefix("Value error, ")
     given = detail.get("input")
     shown = f" (it says {given!r})" if isinstance(given, str | int | float | bool) else ""
     return f"{'.'.join(path)}: {message}{shown}"
+
+
+def _wrong_kind(path: list[str], detail: ErrorDetails) -> str:
+    given = detail.get("ctx", {}).get("tag")
+    if given is None:
+        return f"{'.'.join(path)}.kind: this key is missing; add it"
+    known = [tag.strip(" '") for tag in str(detail["ctx"]["expected_tags"]).split(",")]
+    return f"{'.'.join(path)}.kind: {given!r} is none of {', '.join(known)}{suggest(str(given), known)}"
 
 
 def _keys_at(kind: Any, path: tuple[int | str, ...]) -> list[str]:

@@ -104,6 +104,14 @@ def training_images(roster: Roster, experiment: Experiment) -> dict[str, int]:
     return {site: sum(card.images.get(part, 0) for part in parts) for site, card in roster.train.items()}
 
 
+def checked_steps(roster: Roster, experiment: Experiment) -> int:
+    """Optimizer steps of the final model; BadInput where they are too few for the rounds and sites."""
+    images = sum(card.images.get("train", 0) for card in roster.train.values())
+    steps = total_steps(experiment.training, images=images)
+    check_budget(experiment.training, images=training_images(roster, experiment), steps=steps)
+    return steps
+
+
 def run_rounds(
     federation: Federation,
     roster: Roster,
@@ -120,8 +128,7 @@ def run_rounds(
     BadInput where the budget is too small for the sites, RunFailed where no site trained in a round. `identity` names the configuration that a checkpoint belongs to.
     """
     training = experiment.training
-    steps = total_steps(training, images=sum(card.images.get("train", 0) for card in roster.train.values()))
-    check_budget(training, images=training_images(roster, experiment), steps=steps)
+    steps = checked_steps(roster, experiment)
     tail = TailAverage(training.rounds, training.average)
     state = latest(folder, identity=identity, tail=tail)
     failures: dict[str, str] = {}

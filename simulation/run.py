@@ -11,7 +11,7 @@ from common.config import Experiment
 from common.progress import Progress
 from server.records import read_records
 from server.report import write_report
-from server.rounds import Roster
+from server.rounds import Roster, checked_steps
 from server.run import check_folder, config_text, initial_weights, prepare_run, resolved
 from simulation.sources import open_sites
 
@@ -22,7 +22,7 @@ def run(experiment: Experiment, folder: Path, *, engine: str = "local", resume: 
     BadInput where `folder` is not empty and `resume` is false; RunFailed where nobody learned.
     """
     sites = open_sites(experiment)
-    Roster.of({name: answer_query(site) for name, site in sites.items()}, experiment)
+    checked_steps(Roster.of({name: answer_query(site) for name, site in sites.items()}, experiment), experiment)
     about = resolved(experiment, {name: site.role for name, site in sites.items()})
     check_folder(folder, config_text(about), resume=resume)
     prepare_run(folder, about, initial_weights(experiment), resume=resume)

@@ -36,7 +36,7 @@ def merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any
     return {key: value for key, value in result.items() if value is not None}
 
 
-def experiment_table(sites: Sequence[Path], **changes: Any) -> dict[str, Any]:
+def experiment_table(sites: Sequence[Path], /, **changes: Any) -> dict[str, Any]:
     """A tiny experiment over site folders; `changes` overrule it at every depth."""
     table = {
         "name": "tiny",
@@ -50,7 +50,7 @@ def experiment_table(sites: Sequence[Path], **changes: Any) -> dict[str, Any]:
     return merged(table, changes)
 
 
-def write_experiment(path: Path, sites: Sequence[Path], **changes: Any) -> Path:
+def write_experiment(path: Path, sites: Sequence[Path], /, **changes: Any) -> Path:
     """`experiment_table` as a TOML file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(tomli_w.dumps(experiment_table(sites, **changes)), encoding="utf-8")

@@ -37,7 +37,11 @@ def complaint(table: dict[str, Any]) -> str:
         ({"training": {"steps": 1, "augmentation": {"flop": 0.5}}}, "flop: unexpected key (did you mean flip?)"),
         ({"sites": [{"pth": "a"}]}, "sites.0.pth: unexpected key (did you mean path?)"),
         ({"crop": {"size": 8}}, "crop.size: Input should be greater than or equal to 16 (it says 8)"),
-        ({"strategy": {"kind": "fedporx"}}, "strategy: "),
+        (
+            {"strategy": {"kind": "fedporx"}},
+            "strategy.kind: 'fedporx' is none of fedavg, fedprox (did you mean fedprox?)",
+        ),
+        ({"strategy": {"mu": 0.1}}, "strategy.kind: this key is missing; add it"),
         ({"training": {"rounds": 3}}, "training: give a budget: either steps or epochs"),
         ({"training": {"steps": 3, "epochs": 3}}, "training: give a budget: either steps or epochs"),
         ({"sites": [{}]}, "give a site either by path (simulation) or by id (deployment)"),
