@@ -15,7 +15,7 @@ from simulation.phantom.centers import Center, lymphus_centers
 from simulation.phantom.features import CaseMix, NodeFeatures, draw_features
 from simulation.phantom.machines import Machine, acquire, random_machine, settings
 
-DEFAULT_VISIBILITY = 0.8
+DEFAULT_VISIBILITY = 0.75
 """Visibility at which a model reaches an AUC of .80 to .95 in its own center."""
 TYPICAL_MM = 14.0
 """Middle of the maximum diameters, in mm."""
@@ -47,9 +47,14 @@ class Case:
 
 def center_case(rng: np.random.Generator, center: Center, *, malignant: bool, visibility: float) -> Case:
     """One case of a center, with its machine, its case mix and its habit."""
-    penetration = float(rng.standard_normal() * 0.6 + (center.habit if malignant else -center.habit))
-    machine = center.machine.set_for_depth(penetration)
-    return _case(rng, machine, center.mix[malignant], malignant=malignant, visibility=visibility, setting=penetration)
+    side = 1 if malignant else -1
+    depth, contrast = (
+        0.6 * rng.standard_normal(2) + (side * center.depth_habit, side * center.contrast_habit)
+    ).tolist()
+    machine = center.machine.set_for_depth(depth).set_for_contrast(contrast)
+    return _case(
+        rng, machine, center.mix[malignant], malignant=malignant, visibility=visibility, setting=(depth, contrast)
+    )
 
 
 def sample_case(
@@ -62,7 +67,7 @@ def sample_case(
     """One case for learning, in memory: any machine, the common case mix, no habit; both classes equally likely."""
     bad = bool(rng.uniform() < 0.5) if malignant is None else malignant
     return _case(
-        rng, machine or random_machine(rng), _COMMON.mix[bad], malignant=bad, visibility=visibility, setting=0.0
+        rng, machine or random_machine(rng), _COMMON.mix[bad], malignant=bad, visibility=visibility, setting=(0.0, 0.0)
     )
 
 
@@ -76,7 +81,7 @@ def _case(
     *,
     malignant: bool,
     visibility: float,
-    setting: float,
+    setting: tuple[float, float],
 ) -> Case:
     features = draw_features(rng, mix)
     zoom = float(np.exp(rng.normal(0, 0.12)))
@@ -88,7 +93,13 @@ def _case(
     arrow = rng.uniform() < ARROW_SHARE
     if arrow:
         _burn_arrow(rng, image, node.mask)
-    values = {**node.values, "setting": setting, "arrow": float(arrow), "drawn_pixel_mm": node.pixel_mm}
+    values = {
+        **node.values,
+        "set_for_depth": setting[0],
+        "set_for_contrast": setting[1],
+        "arrow": float(arrow),
+        "drawn_pixel_mm": node.pixel_mm,
+    }
     return Case(image, node.mask, malignant, features, replace(machine, pixel_mm=node.pixel_mm), values)
 
 

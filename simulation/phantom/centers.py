@@ -5,10 +5,10 @@ exchangeable. **Shift 1** is each center's own machine and Table 1's own case mi
 moves together in a straight line.
 
 **Habit** is a confounder put in on purpose. In real data an operator changes the setting with what he expects: a node
-that looks bad is looked at with more depth and gain, or with a finer probe. Here the setting's latent variable
-(`Machine.set_for_depth`) has mean +habit in malignant and −habit in benign nodes. Habits differ in sign from center to
-center, so that a model from one center that leans on the setting is misled elsewhere, whereas a model from several
-centers learns not to. A center's own test set does not show this. The strength is a choice of this phantom and not an
+that looks bad is looked at with more depth and gain, or with a harder picture. Here two latent variables of the setting
+(`Machine.set_for_depth` and `set_for_contrast`) have mean +habit in malignant and −habit in benign nodes. The signs of
+the four named centers are all different, so that a model from one center that leans on the setting is misled elsewhere,
+whereas a model from several centers learns not to. A center's own test set does not show this. The strength is a choice of this phantom and not an
 estimate from any hospital.
 """
 
@@ -26,8 +26,10 @@ COUNTS = {1: (99, 81), 2: (76, 82)}
 """Benign and malignant cases of LymphUs's centers."""
 EXTRA_CASES = (80, 80)
 """Benign and malignant cases of each further center."""
-HABITS = (0.3, -0.3, 0.3, -0.3)
-"""Habit of the centers 1, 2, 3 and 4 at shift 1, in usual variations of the setting."""
+HABIT_SIGNS = ((1, 1), (-1, -1), (1, -1), (-1, 1))
+"""Signs of the habits in depth and in contrast; center 5 begins again at the first."""
+HABIT = 0.8
+"""Strength of a habit at shift 1, in usual variations of the setting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,7 @@ class Center:
     """One center of the phantom.
 
     number: 1, 2, …. benign, malignant: how many cases. machine: what it scans with. mix: case mix by malignancy.
-    habit: see the module.
+    depth_habit, contrast_habit: see the module.
     """
 
     number: int
@@ -43,7 +45,8 @@ class Center:
     malignant: int
     machine: Machine
     mix: dict[bool, CaseMix]
-    habit: float
+    depth_habit: float
+    contrast_habit: float
 
 
 def lymphus_centers(*, seed: int, shift: float, extra: int, patients: int | None) -> tuple[Center, ...]:
@@ -62,8 +65,8 @@ def _center(number: int, *, seed: int, shift: float, patients: int | None) -> Ce
     own = MACHINES[number - 1] if number <= len(MACHINES) else _further_machine(seed, number)
     common = _common_mix()
     mix = {bad: blend_mix(common[bad], TABLE_1.get(number, common)[bad], shift=shift) for bad in (False, True)}
-    habit = HABITS[number - 1] if number <= len(HABITS) else (0.3 if number % 2 else -0.3)
-    return Center(number, benign, malignant, blend(COMMON_MACHINE, own, shift=shift), mix, shift * habit)
+    depth, contrast = (shift * HABIT * sign for sign in HABIT_SIGNS[(number - 1) % len(HABIT_SIGNS)])
+    return Center(number, benign, malignant, blend(COMMON_MACHINE, own, shift=shift), mix, depth, contrast)
 
 
 def _common_mix() -> dict[bool, CaseMix]:

@@ -80,6 +80,18 @@ class Machine:
             depth_mm=max(self.depth_mm + 2.0 * penetration, 1.0),
         )
 
+    def set_for_contrast(self, crispness: float) -> Machine:
+        """The machine as an operator sets it for a harder (> 0) or softer (< 0) picture, in units of a usual variation.
+
+        Harder means less dynamic range, more edge enhancement and a steeper gray curve.
+        """
+        return replace(
+            self,
+            dynamic_range_db=self.dynamic_range_db * float(np.exp(-0.12 * crispness)),
+            edge=max(self.edge + 0.2 * crispness, 0.0),
+            gamma=self.gamma * float(np.exp(0.06 * crispness)),
+        )
+
 
 COMMON_MACHINE = Machine(
     name="common",

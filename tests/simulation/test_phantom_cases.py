@@ -68,7 +68,7 @@ def test_at_shift_zero_centers_differ_in_number_and_counts_alone() -> None:
     for other in others:
         assert replace(other.machine, name="") == replace(first.machine, name="")
         assert other.mix == first.mix
-        assert other.habit == first.habit == 0
+        assert other.depth_habit == other.contrast_habit == first.depth_habit == first.contrast_habit == 0
     one = center_case(np.random.default_rng(5), first, malignant=True, visibility=0.5)
     two = center_case(np.random.default_rng(5), others[0], malignant=True, visibility=0.5)
     assert np.array_equal(one.image, two.image)
@@ -81,7 +81,8 @@ def test_at_shift_one_the_mix_is_table_1() -> None:
             for field in fields(CaseMix):
                 want = getattr(TABLE_1[center.number][malignant], field.name)
                 assert getattr(center.mix[malignant], field.name) == pytest.approx(want)
-    assert np.sign(one.habit) == -np.sign(two.habit)
+    assert one.depth_habit * two.depth_habit < 0
+    assert one.contrast_habit * two.contrast_habit < 0
 
 
 def test_a_kept_hilum_is_brighter_than_the_cortex_and_a_lost_one_is_not() -> None:
