@@ -105,8 +105,15 @@ def sha256_file(path: Path) -> str:
 
 @contextmanager
 def claimed(lock: Path, *, complaint: str) -> Iterator[None]:
-    """Hold the lock file for one process; BadInput(`complaint`) where another has it. A kill gives it back."""
-    descriptor = os.open(lock, os.O_CREAT | os.O_RDWR, 0o600)
+    """Hold the lock file for one process; BadInput(`complaint`) where another has it. A kill gives it back.
+
+    Its folder is made where it is not there; BadInput where that cannot be.
+    """
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(lock, os.O_CREAT | os.O_RDWR, 0o600)
+    except OSError as error:
+        raise BadInput(f"{lock.parent}: cannot be written ({error.strerror}); choose another folder") from None
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

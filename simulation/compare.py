@@ -4,9 +4,7 @@ from __future__ import annotations
 
 __all__ = ["compare", "fixed_budget"]
 
-import fcntl
 import json
-import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +16,7 @@ from client.service import site_crops, use_threads
 from client.site import Site
 from common.config import Experiment
 from common.errors import BadInput
-from common.files import write_atomic
+from common.files import claimed, write_atomic
 from common.progress import Progress
 from common.provenance import provenance
 from server.budget import check_budget, total_steps
@@ -107,24 +105,12 @@ def _claimed(run: Path, text: bytes, sites: Mapping[str, Site]) -> Iterator[None
     """The run folder for this process alone, with its configuration written or found equal."""
     data = json.dumps({name: site.data_sha256 for name, site in sites.items()}, indent=1).encode()
     _check_same(run, text, data)
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(run / ".lock", os.O_CREAT | os.O_RDWR)
-    except OSError as error:
-        raise BadInput(f"{run}: cannot be written ({error.strerror}); choose another --out") from None
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BadInput(
-                f"{run}: another process works in this folder; wait for it or choose another --out"
-            ) from None
+    busy = f"{run}: another process works in this folder; wait for it or choose another --out"
+    with claimed(run / ".lock", complaint=busy):
         _check_same(run, text, data)
         write_atomic(run / "config.toml", text)
         write_atomic(run / "data.json", data)
         yield
-    finally:
-        os.close(descriptor)
 
 
 def _check_same(run: Path, text: bytes, data: bytes) -> None:

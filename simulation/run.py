@@ -8,12 +8,12 @@ from pathlib import Path
 
 from client.service import answer_query
 from common.config import Experiment
-from common.progress import Progress
-from server.records import read_records
+from common.files import claimed
 from server.report import write_report
 from server.rounds import Roster, checked_steps
 from server.run import check_folder, config_text, initial_weights, prepare_run, resolved
 from simulation.sources import open_sites
+from simulation.watching import rounds_done, watching
 
 
 def run(experiment: Experiment, folder: Path, *, engine: str = "local", resume: bool = False) -> Path:
@@ -25,16 +25,19 @@ def run(experiment: Experiment, folder: Path, *, engine: str = "local", resume: 
     checked_steps(Roster.of({name: answer_query(site) for name, site in sites.items()}, experiment), experiment)
     about = resolved(experiment, {name: site.role for name, site in sites.items()})
     check_folder(folder, config_text(about), resume=resume)
-    prepare_run(folder, about, initial_weights(experiment), resume=resume)
-    folders = [site.folder.resolve() for site in sites.values()]
-    match engine:
-        case "ray":
-            from simulation.ray import run_ray
+    weights = initial_weights(experiment)
+    busy = f"{folder}: another process works in this folder; wait for it or choose another --out"
+    with claimed(folder / ".lock", complaint=busy):
+        prepare_run(folder, about, weights, resume=resume)
+        folders = [site.folder.resolve() for site in sites.values()]
+        match engine:
+            case "ray":
+                from simulation.ray import run_ray
 
-            run_ray(folder, folders, threads=experiment.threads)
-        case _:
-            _run_in_process(folder, folders, rounds=experiment.training.rounds)
-    return write_report(folder)
+                run_ray(folder, folders, threads=experiment.threads)
+            case _:
+                _run_in_process(folder, folders, rounds=experiment.training.rounds)
+        return write_report(folder)
 
 
 def _run_in_process(folder: Path, sites: list[Path], *, rounds: int) -> None:
@@ -42,7 +45,5 @@ def _run_in_process(folder: Path, sites: list[Path], *, rounds: int) -> None:
     from server.app import app as server_app
     from simulation.grid import run_locally
 
-    with Progress("training", total=rounds) as progress:
+    with watching("training", total=rounds, look=lambda: (rounds_done(folder), "")):
         run_locally(server_app, client_app, sites, {"run-folder": str(folder.resolve())})
-        done = [event for event in read_records(folder / "records.jsonl") if event["event"] == "round"]
-        progress.update(min(len(done), rounds))

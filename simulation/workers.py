@@ -8,7 +8,6 @@ import ctypes
 import multiprocessing
 import os
 import signal
-import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import replace
@@ -18,10 +17,9 @@ from client.manifest import Role
 from client.site import Site
 from common.config import Experiment
 from common.errors import RunFailed, SonofedError
-from common.progress import Progress
-from server.records import read_records
 from simulation.models import DONE, train_model
 from simulation.plan import ModelPlan
+from simulation.watching import rounds_done, watching
 
 _PR_SET_PDEATHSIG = 1
 
@@ -30,7 +28,14 @@ def train_all(run: Path, plans: Sequence[ModelPlan], experiment: Experiment, sit
     """Train every plan that is not done. RunFailed, naming the model, where one fails; finished ones are kept."""
     rounds = experiment.training.rounds
     left = [plan for plan in plans if not (run / "models" / plan.name / DONE).exists()]
-    with Progress("training", total=len(plans) * rounds) as progress, _watching(run, plans, rounds, progress):
+
+    def look() -> tuple[float, str]:
+        folders = [run / "models" / plan.name for plan in plans]
+        whole = [folder for folder in folders if (folder / DONE).exists()]
+        begun = sum(rounds_done(folder) for folder in folders if folder not in whole)
+        return len(whole) * rounds + begun, f"{len(whole)} of {len(plans)} models"
+
+    with watching("training", total=len(plans) * rounds, look=look):
         if experiment.comparison.workers == 1:
             for plan in left:
                 train_model(run, plan, experiment, sites)
@@ -83,30 +88,3 @@ def _train_one(run: Path, plan: ModelPlan, experiment: Experiment, places: Mappi
 
     sites = {name: replace(open_site(folder), role=role) for name, (folder, role) in places.items()}
     train_model(run, plan, experiment, sites)
-
-
-class _watching:
-    """Read the models' records now and then, and say how many rounds are done."""
-
-    def __init__(self, run: Path, plans: Sequence[ModelPlan], rounds: int, progress: Progress) -> None:
-        self._run, self._plans, self._rounds, self._progress = run, plans, rounds, progress
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._stop.wait(2.0):
-            done, models = 0, 0
-            for plan in self._plans:
-                folder = self._run / "models" / plan.name
-                if (folder / DONE).exists():
-                    done, models = done + self._rounds, models + 1
-                else:
-                    done += sum(event["event"] == "round" for event in read_records(folder / "records.jsonl"))
-            self._progress.update(done, note=f"{models} of {len(self._plans)} models")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from common.files import read_json, sha256_bytes
+from common.files import claimed, read_json, sha256_bytes
 from common.weights import fingerprint, load
 from server.records import read_records
 from simulation.__main__ import main
@@ -69,6 +69,17 @@ def test_a_folder_in_use_is_left_alone(tmp_path: Path, sites: list[Path], capsys
     assert run(config, tmp_path / "mine", "--resume") == 2
     assert run(config, tmp_path / "mine" / "thesis.txt", "--resume") == 2
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize("verb", ["run", "compare"])
+def test_a_folder_that_another_process_works_in(
+    tmp_path: Path, sites: list[Path], capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
+    config = write_experiment(tmp_path / "tiny.toml", sites)
+    with claimed(tmp_path / "run" / ".lock", complaint="of the test itself"):
+        assert main([verb, str(config), "--out", str(tmp_path / "run")]) == 2
+    assert "another process works in this folder" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
 
 
 def test_a_run_in_which_nobody_learned_fails_and_names_the_sites(
