@@ -19,9 +19,17 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def start(*arguments: object) -> subprocess.Popen[bytes]:
+    """A command in a process of its own; a shell's background jobs ignore SIGINT, so that is undone here."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     line = [sys.executable, "-m", "simulation", *map(str, arguments)]
-    return subprocess.Popen(line, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    return subprocess.Popen(
+        line,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
 
 
 def finish(*arguments: object) -> None:
