@@ -37,7 +37,7 @@ def score(
     pieces = []
     try:
         for at in range(0, max(len(crops), 1), batch_size):
-            piece = torch.from_numpy(np.ascontiguousarray(crops[at : at + batch_size]))
+            piece = torch.from_numpy(np.array(crops[at : at + batch_size]))
             with where.autocast():
                 logits = [model(where.images(view)).double() for view in _views(piece, flip=flip, zooms=zooms)]
             pieces.append(torch.stack([view.softmax(1) for view in logits]).mean(0).cpu())
