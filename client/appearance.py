@@ -1,6 +1,6 @@
 """What a center's images look like: a gray-level histogram and texture descriptors of its lesion crops.
 
-All of it is sums over images, divided once at the end; no single image can be read from it at the sizes that a policy allows.
+All of it is sums over images, divided once at the end. With few images they say much about each one.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from __future__ import annotations
 __all__ = ["Evaluated", "Federation", "Outcome", "Roster", "Trained", "run_rounds"]
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -121,7 +121,6 @@ def run_rounds(
     folder: Path,
     identity: str,
     records: Records,
-    on_round: Callable[[int, int], None] | None = None,
 ) -> Outcome:
     """Train over all rounds that are left after the last whole checkpoint in `folder` (round 0: the initial weights).
 
@@ -152,8 +151,6 @@ def run_rounds(
         seconds = round(time.monotonic() - began, 3)
         records.add("round", run=run, round=budget.number, seconds=seconds, loss=_mean_loss(trained))
         store(folder, state, identity=identity)
-        if on_round:
-            on_round(budget.number, training.rounds)
     chosen = state.best if experiment.evaluation.select == "best" and state.best is not None else None
     return Outcome(chosen if chosen is not None else state.tail.mean(state.weights), steps, failures)
 

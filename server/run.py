@@ -5,10 +5,10 @@ from __future__ import annotations
 __all__ = ["check_folder", "config_text", "coordinate", "initial_weights", "open_run", "prepare_run", "resolved"]
 
 import tomllib
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from common.config import Experiment, SiteAt, parse, to_table
 from common.errors import BadInput, RunFailed
@@ -17,7 +17,7 @@ from common.orders import SiteCard
 from common.randomness import derive_seed
 from common.update import Weights
 from common.weights import TailAverage, get_weights, save
-from server.checkpoints import State, store
+from server.checkpoints import State, latest, store
 from server.final import evaluate_finally
 from server.records import Records
 from server.rounds import Federation, Outcome, Roster, run_rounds
@@ -116,7 +116,6 @@ def coordinate(
     run: str = "federated",
     final: bool = True,
     train: bool = True,
-    on_round: Callable[[int, int], None] | None = None,
 ) -> Outcome:
     """Gather the sites, train from the last checkpoint on, store `model.safetensors`, evaluate, and write `results.json`.
 
@@ -131,12 +130,11 @@ def coordinate(
             records.add("site", run=run, site=site, held_out=site in roster.held_out, images=card.images)
         outcome = (
             run_rounds(
-                sites, roster, experiment, run=run, folder=folder / "checkpoints", identity=identity, records=records,
-                on_round=on_round,
+                sites, roster, experiment, run=run, folder=folder / "checkpoints", identity=identity, records=records
             )
             if train
             else _stored(folder, experiment, identity)
-        )  # fmt: skip
+        )
         save(folder / MODEL, outcome.weights)
         if final:
             evaluate_finally(sites, roster, experiment, outcome, run=run, folder=folder, records=records)
@@ -153,13 +151,6 @@ def _with_roles(experiment: Experiment) -> Experiment:
 
 
 def _stored(folder: Path, experiment: Experiment, identity: str) -> Outcome:
-    from server.checkpoints import latest
-
     tail = TailAverage(experiment.training.rounds, experiment.training.average)
     state = latest(folder / "checkpoints", identity=identity, tail=tail)
     return Outcome(state.weights, 0, {})
-
-
-def run_arguments(folder: Path, **options: Any) -> dict[str, str | bool]:
-    """What Flower's run-config carries: the run folder and a few switches, nothing else."""
-    return {"run-folder": str(folder.resolve()), **options}
