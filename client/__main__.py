@@ -26,6 +26,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     importer.add_argument("format", metavar="FORMAT", help="lymphus or busbra")
     importer.add_argument("source", type=Path, metavar="SOURCE", help="the archive or folder as it was downloaded")
     importer.add_argument("--out", type=Path, required=True, metavar="PARENT", help="site folders are made in here")
+    importer.add_argument("--task", help="behsof: which question the labels answer")
+    importer.add_argument("--sites", type=int, help="deeplesion: into how many artificial sites to cut it")
+    importer.add_argument("--by", help="deeplesion: cut by patient, spacing or dirichlet")
+    importer.add_argument("--patients", metavar="TABLE", help="smclud: the patient table (csv or xlsx)")
+    importer.add_argument("--pattern", metavar="REGEX", help="smclud, folder: its group `patient` names the patient")
+    importer.add_argument("--map", metavar="FILE", help="csv: what the columns mean (TOML)")
+    importer.add_argument("--site", metavar="ID", help="folder, csv, dicom: the site's id")
+    importer.add_argument("--password-file", metavar="FILE", help="the file that holds the archive's password")
     add_json(importer)
     start = command(
         commands, "start", "run this hospital's client",
@@ -39,14 +47,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _import(options: argparse.Namespace) -> int:
-    from dataclasses import asdict
+    from dataclasses import asdict, fields
 
     from client.importers import import_site
+    from common.config import ImportOptions, parse
     from common.progress import Progress
+
+    names = [field.name for field in fields(ImportOptions)]
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    told = parse(ImportOptions, given, where="options")
 
     with Progress(f"importing {options.format}", total=1) as progress:
         summaries = import_site(
-            options.format, options.source, options.out, progress=lambda n, total: progress.update(n / max(total, 1))
+            options.format,
+            options.source,
+            options.out,
+            options=told,
+            progress=lambda n, total: progress.update(n / max(total, 1)),
         )
     value = [asdict(summary) | {"folder": str(summary.folder)} for summary in summaries]
     show(value, as_json=options.json, text="\n".join(_line(summary) for summary in summaries))

@@ -46,11 +46,33 @@ Rate = Annotated[float, Field(gt=0)]
 
 
 @checked(frozen=True, config=_STRICT)
+class ImportOptions:
+    """What an importer must be told beyond its source; each format takes its own and refuses the others.
+
+    `task` (behsof): which of the data set's questions the labels answer. `sites` and `by` (deeplesion): how many
+    artificial sites, and along what they are cut. `patients` (smclud): the patient table; `pattern` (smclud, folder): a
+    regular expression whose group `patient` finds the patient in a file's path. `map` (csv): the TOML file that says
+    what the columns mean. `site` (folder, csv, dicom): the id of the site. `password_file`: holds the archive's
+    password.
+    """
+
+    task: str | None = None
+    sites: Annotated[int, Field(ge=1, le=1000)] | None = None
+    by: Literal["patient", "spacing", "dirichlet"] | None = None
+    patients: str | None = None
+    pattern: str | None = None
+    map: str | None = None
+    site: str | None = None
+    password_file: str | None = None
+
+
+@checked(frozen=True, config=_STRICT)
 class Source:
-    """A data set that is imported on demand: the importer's `format` and the `path` of the archive or folder."""
+    """A data set that is imported on demand: the importer's `format`, the `path` of the archive or folder, options."""
 
     format: str
     path: str
+    options: ImportOptions = field(default_factory=ImportOptions)
 
 
 @checked(frozen=True, config=_STRICT)

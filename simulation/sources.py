@@ -13,7 +13,7 @@ from client.importers import import_site
 from client.manifest import load_manifest
 from client.site import Site, load_site, require_task
 from client.staging import staged
-from common.config import Experiment, Source
+from common.config import Experiment, Source, to_table
 from common.errors import BadInput
 from common.files import sha256_bytes
 from common.progress import Progress
@@ -72,7 +72,13 @@ def _import(source: Source, path: Path, imports: Path, folder: Path) -> None:
     """Import next to `folder` and rename at the end: a kill leaves nothing, and the second of two processes yields."""
     imports.mkdir(parents=True, exist_ok=True)
     with staged(imports, prefix=".import-") as work, Progress(f"importing {source.format}", total=1) as progress:
-        import_site(source.format, path, work / "sites", progress=lambda n, total: progress.update(n / max(total, 1)))
+        import_site(
+            source.format,
+            path,
+            work / "sites",
+            options=source.options,
+            progress=lambda n, total: progress.update(n / max(total, 1)),
+        )
         try:
             (work / "sites").rename(folder)
         except OSError:
@@ -84,4 +90,5 @@ def _listing_key(source: Source, path: Path) -> str:
     """Names, sizes and times of the source's files, so that a changed source is imported anew."""
     files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
     about = [(str(file.relative_to(path.parent)), (s := file.stat()).st_size, s.st_mtime_ns) for file in files]
-    return sha256_bytes(json.dumps([_IMPORT_VERSION, source.format, about]).encode())[:16]
+    told = [_IMPORT_VERSION, source.format, to_table(source.options), about]
+    return sha256_bytes(json.dumps(told).encode())[:16]
