@@ -104,12 +104,15 @@ class Crop:
 class Model:
     """The attention CNN. `weights` is a local safetensors file with initial weights; without it they are drawn by seed.
 
+    `contrast`: whether gray values stay on one `fixed` scale, or each `image` is standardised, or each `local` region.
+
     In a run folder `weights` is the file's name alone and `weights_sha256` its checksum.
     """
 
     backbone: Literal["resnet18", "resnet34", "resnet50", "small"] = "resnet18"
     norm: Literal["group", "batch", "frozen"] = "group"
     attention: Literal["full", "channel", "spatial", "none"] = "full"
+    contrast: Literal["fixed", "image", "local"] = "fixed"
     dropout: Share = 0.0
     weights: str | None = None
     weights_sha256: str | None = None

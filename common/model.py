@@ -16,6 +16,7 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from common.attention import Attention
 from common.config import Model
+from common.contrast import Contrast, Kind
 from common.errors import BadInput
 from common.trunk import ResNetTrunk, SmallTrunk, build_trunk
 
@@ -40,9 +41,16 @@ class AttentionNet(nn.Module):
     """Gray images (B, 1, S, S) in about N(0, 1) to logits (B, K)."""
 
     def __init__(
-        self, trunk: ResNetTrunk | SmallTrunk, attention: Attention, heads: dict[str, int], *, dropout: float = 0.0
+        self,
+        trunk: ResNetTrunk | SmallTrunk,
+        attention: Attention,
+        heads: dict[str, int],
+        *,
+        contrast: Kind = "fixed",
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        self.contrast = Contrast(contrast)
         self.trunk = trunk
         self.attention = attention
         self.dropout = Dropout(dropout)
@@ -50,7 +58,12 @@ class AttentionNet(nn.Module):
 
     def features(self, images_B1SS: Tensor) -> Tensor:
         """The attention-weighted mean of the features, (B, C): what the heads see."""
-        return self.attention.pool(self.trunk(images_B1SS))
+        return self.attention.pool(self.maps(images_B1SS))
+
+    def maps(self, images_B1SS: Tensor) -> Tensor:
+        """The trunk's features, (B, C, H, W)."""
+        maps_BCHW: Tensor = self.trunk(self.contrast(images_B1SS))
+        return maps_BCHW
 
     def forward(self, images_B1SS: Tensor, task: str | None = None) -> Tensor:
         """Logits (B, K) of `task`, which may be left out where the model has a single one."""
@@ -65,7 +78,7 @@ class AttentionNet(nn.Module):
         modes = [(module, module.training) for module in self.modules()]
         try:
             self.eval()
-            _, map_B1HW = self.attention(self.trunk(images_B1SS))
+            _, map_B1HW = self.attention(self.maps(images_B1SS))
         finally:
             for module, mode in modes:
                 module.training = mode
@@ -81,7 +94,9 @@ def build_model(config: Model, *, task: str, classes: int, seed: int) -> Attenti
     with torch.device("meta"):
         trunk = build_trunk(config.backbone, norm=config.norm)
         attention = Attention(trunk.channels, parts=config.attention)
-        model = AttentionNet(trunk, attention, {task: classes}, dropout=config.dropout)
+        model = AttentionNet(
+            trunk, attention, {task: classes}, contrast=config.contrast, dropout=config.dropout
+        )
     model.to_empty(device="cpu")
     generator = torch.Generator().manual_seed(seed)
     for name, module in model.named_modules():

@@ -103,7 +103,7 @@ class Pretext(nn.Module):
         self, model: AttentionNet, images_B1SS: Tensor, masks_B1SS: Tensor, targets: Targets
     ) -> dict[str, Tensor]:
         """Each task's loss, already weighted; their sum is what is minimised."""
-        features = model.trunk(images_B1SS)
+        features = model.maps(images_B1SS)
         pooled = model.attention.pool(features).float()
         malignant, shape, margin = targets.classes.unbind(1)
         drawn = F.pixel_shuffle(self.patches(features).float(), FINE)
