@@ -94,9 +94,7 @@ def build_model(config: Model, *, task: str, classes: int, seed: int) -> Attenti
     with torch.device("meta"):
         trunk = build_trunk(config.backbone, norm=config.norm)
         attention = Attention(trunk.channels, parts=config.attention)
-        model = AttentionNet(
-            trunk, attention, {task: classes}, contrast=config.contrast, dropout=config.dropout
-        )
+        model = AttentionNet(trunk, attention, {task: classes}, contrast=config.contrast, dropout=config.dropout)
     model.to_empty(device="cpu")
     generator = torch.Generator().manual_seed(seed)
     for name, module in model.named_modules():

@@ -71,4 +71,8 @@ def apply_change(weights: Weights, change: Weights) -> Weights:
 
 def norm(change: Weights) -> float:
     """The Euclidean norm over all tensors."""
-    return float(np.sqrt(sum(float(np.vdot(a.astype(np.float64), a.astype(np.float64))) for a in change.values())))
+    return float(np.sqrt(sum(_square(array.astype(np.float64, copy=False)) for array in change.values())))
+
+
+def _square(array: NDArray[np.float64]) -> float:
+    return float(np.vdot(array, array))

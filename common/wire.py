@@ -15,6 +15,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from common.config import parse
@@ -30,17 +31,24 @@ _T = TypeVar("_T")
 def arrays_of(weights: Weights) -> ArrayRecord:
     """The tensors as a directory and pieces of about 5 MB, uint8."""
     directory = json.dumps([[name, array.dtype.str, list(array.shape)] for name, array in weights.items()])
-    flat = b"".join(np.ascontiguousarray(array).tobytes() for array in weights.values())
+    flat = _joined([np.ascontiguousarray(array).reshape(-1).view(np.uint8) for array in weights.values()])
     pieces = [flat[start : start + _PIECE] for start in range(0, len(flat), _PIECE)]
     record = {_DIRECTORY: Array(np.frombuffer(directory.encode(), dtype=np.uint8))}
-    return ArrayRecord(record | {f"{i:04d}": Array(np.frombuffer(p, dtype=np.uint8)) for i, p in enumerate(pieces)})
+    return ArrayRecord(record | {f"{i:04d}": Array(piece) for i, piece in enumerate(pieces)})
+
+
+def _joined(parts: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    return np.concatenate(parts) if parts else np.empty(0, dtype=np.uint8)
 
 
 def weights_of(arrays: ArrayRecord) -> Weights:
-    """The inverse of `arrays_of`; BadInput where the record is torn or holds anything but floating-point tensors."""
+    """The inverse of `arrays_of`: views of one buffer, which may be written to.
+
+    BadInput where the record is torn or holds anything but floating-point tensors.
+    """
     try:
         directory = json.loads(arrays[_DIRECTORY].numpy().tobytes())
-        flat = b"".join(arrays[key].numpy().tobytes() for key in sorted(arrays) if key != _DIRECTORY)
+        flat = _joined([_bytes(arrays[key].numpy()) for key in sorted(arrays) if key != _DIRECTORY])
         weights: Weights = {}
         at = 0
         for name, kind, shape in directory:
@@ -49,13 +57,19 @@ def weights_of(arrays: ArrayRecord) -> Weights:
             count = math.prod(shape)
             if any(side < 0 for side in shape):
                 raise ValueError(shape)
-            weights[name] = np.frombuffer(flat, dtype=kind, count=count, offset=at).reshape(shape).copy()
+            weights[name] = np.frombuffer(flat.data, dtype=kind, count=count, offset=at).reshape(shape)
             at += weights[name].nbytes
         if at != len(flat):
             raise ValueError(at)
     except (KeyError, TypeError, ValueError, EOFError, OverflowError, BadZipFile) as error:
         raise BadInput(f"message: its tensors are torn ({type(error).__name__}); send it again") from None
     return weights
+
+
+def _bytes(array: NDArray[Any]) -> NDArray[np.uint8]:
+    if array.dtype != np.uint8 or array.ndim != 1:
+        raise ValueError(array.dtype)
+    return array
 
 
 def to_config(value: Any) -> ConfigRecord:
