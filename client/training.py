@@ -138,8 +138,9 @@ class _Lesson:
         x = self.where.images(self._inputs(images))
         labels = torch.from_numpy(self.data.labels[images]).to(self.where.device)
         with self.where.autocast():
-            logits = self.model(x)
-        loss = self._loss(logits.to(self.where.dtype), labels) / of
+            votes = self.model.votes(x)
+        losses = [self._loss(logits.to(self.where.dtype), labels) / of for logits in votes]
+        loss = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 

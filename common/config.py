@@ -105,6 +105,7 @@ class Model:
     """The attention CNN. `weights` is a local safetensors file with initial weights; without it they are drawn by seed.
 
     `contrast`: whether gray values stay on one `fixed` scale, or each `image` is standardised, or each `local` region.
+    `gradients`: whether a linear model of oriented gradients votes beside the CNN.
 
     In a run folder `weights` is the file's name alone and `weights_sha256` its checksum.
     """
@@ -113,6 +114,7 @@ class Model:
     norm: Literal["group", "batch", "frozen"] = "group"
     attention: Literal["full", "channel", "spatial", "none"] = "full"
     contrast: Literal["fixed", "image", "local"] = "fixed"
+    gradients: bool = False
     dropout: Share = 0.0
     weights: str | None = None
     weights_sha256: str | None = None

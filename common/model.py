@@ -1,6 +1,6 @@
 """The attention CNN: a trunk, attention over its features, and one linear head per task.
 
-Parameters are named `trunk.*`, `attention.*` and `heads.<task>.*`.
+Parameters are named `trunk.*`, `attention.*`, `heads.<task>.*` and `gradients.<task>.*`.
 Shapes: B images, S pixels a side, C channels of the trunk, H × W positions of its features, K classes.
 """
 
@@ -18,6 +18,7 @@ from common.attention import Attention
 from common.config import Model
 from common.contrast import Contrast, Kind
 from common.errors import BadInput
+from common.gradients import GradientVote
 from common.trunk import ResNetTrunk, SmallTrunk, build_trunk
 
 
@@ -47,6 +48,7 @@ class AttentionNet(nn.Module):
         heads: dict[str, int],
         *,
         contrast: Kind = "fixed",
+        gradients: bool = False,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
@@ -55,6 +57,7 @@ class AttentionNet(nn.Module):
         self.attention = attention
         self.dropout = Dropout(dropout)
         self.heads = nn.ModuleDict({task: nn.Linear(trunk.channels, classes) for task, classes in heads.items()})
+        self.gradients = nn.ModuleDict({task: GradientVote(classes) for task, classes in heads.items() if gradients})
 
     def features(self, images_B1SS: Tensor) -> Tensor:
         """The attention-weighted mean of the features, (B, C): what the heads see."""
@@ -65,12 +68,24 @@ class AttentionNet(nn.Module):
         maps_BCHW: Tensor = self.trunk(self.contrast(images_B1SS))
         return maps_BCHW
 
-    def forward(self, images_B1SS: Tensor, task: str | None = None) -> Tensor:
-        """Logits (B, K) of `task`, which may be left out where the model has a single one."""
+    def votes(self, images_B1SS: Tensor, task: str | None = None) -> tuple[Tensor, ...]:
+        """The logits (B, K) of each part that answers by itself: the attention CNN, and the gradients where asked for.
+
+        Each vote is trained on its own loss, so that the CNN, which soon fits every training image, does not keep the
+        other from learning. `task` may be left out where the model has a single one.
+        """
         if task is None:
             (task,) = self.heads
         logits: Tensor = self.heads[task](self.dropout(self.features(images_B1SS)))
-        return logits
+        return (logits, self.gradients[task](images_B1SS)) if task in self.gradients else (logits,)
+
+    def forward(self, images_B1SS: Tensor, task: str | None = None) -> Tensor:
+        """Logits (B, K) of `task`: the mean of the votes."""
+        votes = self.votes(images_B1SS, task)
+        if len(votes) == 1:
+            return votes[0]
+        both_VBK = torch.stack(votes)
+        return both_VBK.mean(0, dtype=torch.promote_types(both_VBK.dtype, torch.float32))
 
     @torch.no_grad()
     def attention_map(self, images_B1SS: Tensor) -> Tensor:
@@ -94,7 +109,14 @@ def build_model(config: Model, *, task: str, classes: int, seed: int) -> Attenti
     with torch.device("meta"):
         trunk = build_trunk(config.backbone, norm=config.norm)
         attention = Attention(trunk.channels, parts=config.attention)
-        model = AttentionNet(trunk, attention, {task: classes}, contrast=config.contrast, dropout=config.dropout)
+        model = AttentionNet(
+            trunk,
+            attention,
+            {task: classes},
+            contrast=config.contrast,
+            gradients=config.gradients,
+            dropout=config.dropout,
+        )
     model.to_empty(device="cpu")
     generator = torch.Generator().manual_seed(seed)
     for name, module in model.named_modules():
@@ -107,12 +129,12 @@ _STARTS_AT_ZERO = ("attention.channel.excite", "attention.context.expand", "atte
 
 @torch.no_grad()
 def _initialise(name: str, module: nn.Module, generator: torch.Generator) -> None:
-    """He's normal values, N(0, .01²) for heads, zero where the attention is to start as the identity."""
+    """He's normal values, N(0, .01²) for heads, zero for gradients and where the attention is to start as the identity."""
     match module:
         case nn.Conv2d() | nn.Linear():
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-            if name in _STARTS_AT_ZERO:
+            if name in _STARTS_AT_ZERO or name.startswith("gradients."):
                 nn.init.zeros_(module.weight)
             elif name.startswith("heads."):
                 nn.init.normal_(module.weight, std=0.01, generator=generator)
@@ -137,7 +159,7 @@ def load_weights(model: AttentionNet, path: Path) -> tuple[str, ...]:
     with torch.no_grad():
         for name, target in model.state_dict().items():
             found = given.get(name, given.get(name.removeprefix("trunk.")))
-            if found is None or name.startswith("heads."):
+            if found is None or name.startswith(("heads.", "gradients.")):
                 continue
             if name == "trunk.conv1.weight" and found.ndim == 4 and found.shape[1] == 3:
                 found = found.float().sum(1, keepdim=True)
