@@ -54,6 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     pretrain.add_argument("--seed", type=int, default=0)
     pretrain.add_argument("--images", type=int, default=None, help="phantom lesions to learn from")
     pretrain.add_argument("--steps", type=int, default=None, help="optimizer steps")
+    pretrain.add_argument(
+        "--contrast", choices=("fixed", "image", "local"), default="local", help="as model.contrast (default local)"
+    )
     return guarded(top, arguments)
 
 
@@ -115,13 +118,18 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _pretrain(options: argparse.Namespace) -> int:
+    from common.config import Model
     from common.progress import Progress
     from simulation.pretraining import pretrain
 
     extra = {name: getattr(options, name) for name in ("images", "steps") if getattr(options, name) is not None}
     with Progress("pretraining on phantoms", total=1) as progress:
         made = pretrain(
-            options.out, seed=options.seed, progress=lambda n, total: progress.update(n / max(total, 1)), **extra
+            options.out,
+            seed=options.seed,
+            model=Model(contrast=options.contrast),
+            progress=lambda n, total: progress.update(n / max(total, 1)),
+            **extra,
         )
     print(f"{options.out}: {made.megabytes} MB, loss {made.loss:.3f}, learned in {made.seconds / 60:.1f} min")
     return 0
