@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Update", "Weights", "apply_change", "difference", "norm"]
+__all__ = ["Update", "Weights", "apply_change", "check_finite", "difference", "norm"]
 
 from dataclasses import dataclass
 
@@ -67,6 +67,13 @@ def difference(after: Weights, before: Weights) -> Weights:
 def apply_change(weights: Weights, change: Weights) -> Weights:
     """`weights` + `change`, in the precision of `weights`."""
     return {name: (array + change[name]).astype(array.dtype) for name, array in weights.items()}
+
+
+def check_finite(change: Weights) -> None:
+    """Raise RunFailed where a tensor holds NaN or infinity: one such update would spoil every site's model."""
+    for name, array in change.items():
+        if not np.isfinite(array).all():
+            raise RunFailed(f"its update is not finite ({name}); lower the learning rate, or look at the site's images")
 
 
 def norm(change: Weights) -> float:

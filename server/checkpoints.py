@@ -15,12 +15,15 @@ from common.weights import TailAverage, fingerprint, load, save
 
 _AVERAGE = "average/"
 _BEST = "best/"
-_KEYS = {"round", "identity", "weights", "state", "tail_count", "validation", "contributors"}
+_KEYS = {"round", "identity", "weights", "state", "tail_count", "validation", "contributors", "data"}
 
 
 @dataclass
 class State:
-    """What the round loop knows after `round` rounds. `validation` holds [round, loss] of each evaluation."""
+    """What the round loop knows after `round` rounds.
+
+    `validation` holds [round, loss] of each evaluation, `data` the SHA-256 of each training site's data.
+    """
 
     round: int
     weights: Weights
@@ -28,6 +31,7 @@ class State:
     best: Weights | None = None
     validation: list[tuple[int, float]] = field(default_factory=list)
     contributors: list[str] = field(default_factory=list)
+    data: dict[str, str] = field(default_factory=dict)
 
     @property
     def best_loss(self) -> float | None:
@@ -54,6 +58,7 @@ def store(folder: Path, state: State, *, identity: str) -> None:
         "state": fingerprint(extra) if extra else None,
         "validation": state.validation,
         "contributors": state.contributors,
+        "data": state.data,
     }
     write_json(folder / f"{stem}.json", about)
     _drop_older(folder, keep=stem)
@@ -83,7 +88,7 @@ def latest(folder: Path, *, identity: str, tail: TailAverage) -> State:
     tail.count = about["tail_count"]
     best = {n.removeprefix(_BEST): a for n, a in extra.items() if n.startswith(_BEST)} or None
     validation = [(int(r), float(loss)) for r, loss in about["validation"]]
-    return State(about["round"], weights, tail, best, validation, list(about["contributors"]))
+    return State(about["round"], weights, tail, best, validation, list(about["contributors"]), dict(about["data"]))
 
 
 def _checked(path: Path, expected: str) -> Weights:

@@ -6,6 +6,7 @@ __all__ = ["evaluate_finally"]
 
 import tomllib
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 
 from common.config import Experiment
@@ -81,8 +82,12 @@ def _rows(evaluated: Evaluated, roster: Roster, experiment: Experiment, threshol
     rows = []
     for site, report in sorted(evaluated.reports.items()):
         part = report.parts.get("test")
-        if part is not None:
-            rows.append(_row(site, part, experiment, trained_on, site in roster.held_out, threshold))
+        held_out = site in roster.held_out
+        rows.append(
+            _row(site, part, experiment, trained_on, held_out, threshold)
+            if part is not None
+            else _row_without_cases(site, experiment, trained_on, held_out, threshold)
+        )
     together = _sums(evaluated, "test", roster.train)
     if together.n_images:
         rows.append(_row_of_all(together, experiment, trained_on, threshold))
@@ -122,6 +127,16 @@ def _row(
         threshold=threshold,
         why=part.why,
     )
+
+
+def _row_without_cases(
+    site: str, experiment: Experiment, trained_on: tuple[str, ...], held_out: bool, threshold: float | None
+) -> Row:
+    """A site that was asked and has no test case: named, with nothing in it."""
+    absent = {field.name: None for field in fields(Row)}
+    named = {"arm": "federated", "protocol": experiment.protocol, "seed": experiment.seed, "site": site}
+    about = {"held_out": held_out, "trained_on": trained_on, "threshold": threshold, "why": "too-few"}
+    return Row(**{**absent, **named, **about, "n_images": 0, "n_patients": 0})  # type: ignore[arg-type]
 
 
 def _row_of_all(

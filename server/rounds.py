@@ -130,6 +130,7 @@ def run_rounds(
     steps = checked_steps(roster, experiment)
     tail = TailAverage(training.rounds, training.average)
     state = latest(folder, identity=identity, tail=tail)
+    _check_data(roster, state)
     failures: dict[str, str] = {}
     if records.continued:
         records.add("resumed", run=run, round=state.round)
@@ -153,6 +154,18 @@ def run_rounds(
         store(folder, state, identity=identity)
     chosen = state.best if experiment.evaluation.select == "best" and state.best is not None else None
     return Outcome(chosen if chosen is not None else state.tail.mean(state.weights), steps, failures)
+
+
+def _check_data(roster: Roster, state: State) -> None:
+    """The sites' data are what earlier rounds learned from; BadInput where one has changed since."""
+    now = {site: card.data_sha256 for site, card in roster.train.items()}
+    for site, was in sorted(state.data.items()):
+        if site in now and now[site] != was:
+            raise BadInput(
+                f"site {site}: its data changed since round {state.round}, so the run cannot go on as it began; restore "
+                "the site folder, or start again with another --out"
+            )
+    state.data = {**state.data, **now}
 
 
 def _train_orders(roster: Roster, experiment: Experiment, budget: RoundBudget, *, run: str) -> dict[str, TrainOrder]:

@@ -21,7 +21,7 @@ from pydantic import TypeAdapter
 from common.config import Experiment, FedAvg, FedProx
 from common.errors import RunFailed, SonofedError
 from common.orders import EvaluateOrder, EvaluateReport, SiteCard, TrainOrder, TrainReport
-from common.update import Update, Weights
+from common.update import Update, Weights, check_finite
 from common.wire import arrays_of, payload_bytes, unpack, weights_of
 from server.aggregation import combine
 from server.rounds import Evaluated, Trained
@@ -61,7 +61,9 @@ class CrossCenter(Strategy):
         for site, content in self._contents(replies):
             try:
                 report = unpack(TrainReport, content)
-                updates[site] = Update.of(weights_of(content.array_records["arrays"]), weight=report.weight)
+                change = weights_of(content.array_records["arrays"])
+                check_finite(change)
+                updates[site] = Update.of(change, weight=report.weight)
                 self.reports[site], self.bytes[site] = report, payload_bytes(content)
             except (SonofedError, KeyError) as error:
                 self.failures[site] = str(error)

@@ -156,6 +156,16 @@ def _told(folder: Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in event.items() if k not in ("time", "seconds")} for event in events]
 
 
+def test_a_run_does_not_go_on_over_changed_data(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        go(tmp_path, Plain(die_in=3), experiment())
+    changed = {**CARDS, "birch": replace(CARDS["birch"], data_sha256="1" * 64)}
+    with pytest.raises(BadInput, match="site birch: its data changed since round 2"):
+        go(tmp_path, Plain(), experiment(), changed)
+    held_out = {**CARDS, "yew": replace(CARDS["yew"], data_sha256="1" * 64)}
+    assert go(tmp_path, Plain(), experiment(), held_out).steps == 12
+
+
 def test_a_finished_run_trains_no_more(tmp_path: Path) -> None:
     expected = go(tmp_path, Plain(), experiment())
     plain = Plain()
