@@ -42,6 +42,9 @@ BENCHES = {
     "train-vs-plain-auc": Bench("tests.benchmarks.training:auc_against_plain", least=-0.01),
     "train-vs-resident": Bench("tests.benchmarks.training:resident", least=0.95),
     "federation-overhead": Bench("tests.benchmarks.federation:overhead", most=0.03),
+    "cache-vs-decode": Bench("tests.benchmarks.reading:cached_against_decode", least=10),
+    "cache-vs-decode-augmented": Bench("tests.benchmarks.reading:augmented_against_decode", least=2.5),
+    "import-gib-per-minute": Bench("tests.benchmarks.reading:import_speed", least=0),
     "help-seconds": Bench("tests.benchmarks.federation:help_seconds", most=0.5),
 }
 

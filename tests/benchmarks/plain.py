@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Frames", "PlainLoop", "draw_frames"]
+__all__ = ["Frames", "Pictures", "PlainLoop", "draw_frames"]
 
 import math
 from collections.abc import Iterator
@@ -59,7 +59,9 @@ def draw_frames(folder: Path, *, images: int, seed: int) -> Frames:
     return Frames(tuple(files), tuple(boxes), labels.astype(np.int64))
 
 
-class _Pictures(Dataset[tuple[Tensor, int]]):
+class Pictures(Dataset[tuple[Tensor, int]]):
+    """Decoded, cropped and changed by PIL and torchvision, one at a time."""
+
     def __init__(self, frames: Frames, size: int, augmentation: Augmentation) -> None:
         self.frames = frames
         self.spec = Crop(size=size)
@@ -96,7 +98,7 @@ class PlainLoop:
         self.model = model.train()
         self.batch = batch
         self.loader = DataLoader(
-            _Pictures(frames, size, Augmentation()),
+            Pictures(frames, size, Augmentation()),
             batch_size=batch,
             shuffle=True,
             drop_last=True,
