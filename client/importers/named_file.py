@@ -11,6 +11,7 @@ __all__ = ["NamedFile", "find_file"]
 import os
 import unicodedata
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from client.importers.archive import MAX_MEMBER_BYTES
@@ -48,8 +49,13 @@ def find_file(root: Path, name: str, *, where: str) -> NamedFile | None:
         raise BadInput(f"{where}: this name leads out of the table's folder; use names relative to it, without `..`")
     plain = spelled.as_posix()
     for path in dict.fromkeys((plain, unicodedata.normalize("NFC", plain), unicodedata.normalize("NFD", plain))):
-        if os.path.isfile(root / path):  # False, not an error, for a name that no file can have
-            if not (root / path).resolve().is_relative_to(root.resolve()):
+        if os.path.isfile(f"{root}/{path}"):  # False, not an error, for a name that no file can have
+            if not _is_below(root, path):
                 raise BadInput(f"{where}: a link that leads out of the table's folder; copy the file")
             return NamedFile(root, PurePosixPath(path), where)
     return None
+
+
+@lru_cache(maxsize=4096)  # a table may name one file in each of a million rows
+def _is_below(root: Path, path: str) -> bool:
+    return (root / path).resolve().is_relative_to(root.resolve())
