@@ -29,7 +29,7 @@ import PIL
 from client.box import Box
 from client.crops import crop
 from client.pictures import mask_box, open_gray, open_mask
-from client.site import Site
+from client.site import Site, require_spacing
 from client.staging import staged
 from common.config import Crop
 from common.errors import BadInput, RunFailed
@@ -50,9 +50,10 @@ def load_crops(site: Site, spec: Crop, *, folder: Path | None = None, progress: 
     """The site's crops, (N, size, size) uint8 in the order of cases.csv, memory-mapped and read-only.
 
     Built on first use; `progress(done, total)` hears of each image then. `folder` replaces `<site>/state/cache`.
-    Raises BadInput where an image is damaged, was changed since the import or has neither box nor mask; RunFailed where
-    the cache cannot be written.
+    Raises BadInput where an image is damaged, was changed since the import, has neither box nor mask, or lacks the
+    spacing that a margin in millimetres needs; RunFailed where the cache cannot be written.
     """
+    require_spacing(site, spec)
     root = folder or site.state / "cache"
     entry = root / cache_key(site, spec)
     for _ in range(3):  # another process may replace a torn entry between our look and our reading
@@ -65,7 +66,9 @@ def load_crops(site: Site, spec: Crop, *, folder: Path | None = None, progress: 
 
 def cache_key(site: Site, spec: Crop) -> str:
     """SHA-256 over everything that the crops of `site` depend on."""
-    sources = [site.image_sha256, site.mask_sha256, site.boxes]
+    sources: list[Any] = [site.image_sha256, site.mask_sha256, site.boxes]
+    if spec.margin_mm is not None:
+        sources.append(site.spacings)
     return sha256_bytes(json.dumps([_FORMAT, PIL.__version__, asdict(spec), sources]).encode())
 
 
@@ -157,7 +160,7 @@ def _crops(site: Site, spec: Crop) -> Iterator[Crops]:
         box = site.boxes[row] or (_box_of_mask(site, row, where=where) if spec.region == "lesion" else None)
         if box is not None and not box.inside(image.size):
             raise BadInput(f"{where}: the box leaves the image of {image.size[0]}×{image.size[1]} pixels; correct it")
-        yield crop(image, box, spec)
+        yield crop(image, box, spec, spacing_mm=site.spacings[row])
 
 
 def _box_of_mask(site: Site, row: int, *, where: str) -> Box:

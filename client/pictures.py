@@ -6,12 +6,24 @@ file name. Pictures are written back as PNG without any metadata.
 
 from __future__ import annotations
 
-__all__ = ["MAX_PIXELS", "MAX_SIDE", "mask_box", "open_gray", "open_mask", "png_bytes"]
+__all__ = [
+    "HOUNSFIELD_OFFSET",
+    "MAX_PIXELS",
+    "MAX_SIDE",
+    "mask_box",
+    "open_gray",
+    "open_hounsfield",
+    "open_mask",
+    "open_windowed",
+    "png_bytes",
+]
 
 import io
 import warnings
 from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from client.box import Box
@@ -21,6 +33,8 @@ MAX_SIDE = 16_384
 """Longest side of a picture, in pixels."""
 MAX_PIXELS = 64 * 2**20
 """Most pixels of a picture; below PIL's own limit, so that this check speaks first."""
+HOUNSFIELD_OFFSET = 32_768
+"""What a 16-bit CT slice adds to Hounsfield units, so that they are stored without a sign."""
 
 
 def open_gray(content: bytes, *, where: str, formats: Sequence[str] = ("PNG",)) -> Image.Image:
@@ -32,6 +46,27 @@ def open_gray(content: bytes, *, where: str, formats: Sequence[str] = ("PNG",)) 
     if picture.mode.startswith(("I", "F")):
         raise BadInput(f"{where}: {picture.mode} pixels where 8-bit gray is expected; convert the image")
     return picture if picture.mode == "L" else picture.convert("L")
+
+
+def open_hounsfield(content: bytes, *, where: str, formats: Sequence[str] = ("PNG",)) -> npt.NDArray[np.int32]:
+    """Decode a 16-bit CT slice to Hounsfield units (H, W): the stored value minus 32768. Raises BadInput."""
+    picture = _decode(content, where=where, formats=formats)
+    if not picture.mode.startswith("I"):
+        raise BadInput(f"{where}: {picture.mode} pixels where 16-bit gray is expected (HU + {HOUNSFIELD_OFFSET})")
+    return np.asarray(picture).astype(np.int32) - HOUNSFIELD_OFFSET
+
+
+def open_windowed(
+    content: bytes, window: tuple[float, float], *, where: str, formats: Sequence[str] = ("PNG",)
+) -> Image.Image:
+    """A 16-bit CT slice as 8-bit gray (mode L): black at the window's low end and below, white at its high end and above.
+
+    Between them gray is linear in Hounsfield units and rounded to the nearest. Raises BadInput.
+    """
+    low, high = window
+    units = open_hounsfield(content, where=where, formats=formats)
+    gray = np.floor(255 * np.clip((units - low) / (high - low), 0, 1) + 0.5)
+    return Image.fromarray(gray.astype(np.uint8))
 
 
 def open_mask(content: bytes, *, where: str, formats: Sequence[str] = ("PNG",)) -> Image.Image:

@@ -36,6 +36,7 @@ def answer_query(site: Site) -> SiteCard:
     return SiteCard(
         site=site.id,
         role=site.role,
+        artificial=site.artificial,
         task=site.task,
         images={part: len(site.rows(part)) for part in PARTS},
         patients=site.nominal_patients,

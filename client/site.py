@@ -11,14 +11,14 @@
 
 from __future__ import annotations
 
-__all__ = ["COLUMNS", "SPLITS", "Site", "load_site", "require_task"]
+__all__ = ["COLUMNS", "SPACING", "SPLITS", "Site", "load_site", "require_spacing", "require_task"]
 
 import csv
 import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
@@ -28,11 +28,14 @@ import numpy.typing as npt
 
 from client.box import Box
 from client.manifest import Manifest, Policy, Role, load_manifest
+from common.config import Crop
 from common.errors import BadInput, suggest
 from common.tasks import Task
 
 COLUMNS = ("image", "mask", "box", "patient", "label", "split", "device", "image_sha256", "mask_sha256")
 """The columns of cases.csv before the covariates."""
+SPACING = "spacing_mm"
+"""The covariate that, where a site has it, says how many millimetres lie between neighbouring pixels."""
 SPLITS = ("train", "val", "test")
 
 _SHA256 = re.compile("[0-9a-f]{64}")
@@ -45,8 +48,9 @@ class Site:
     `images` and `masks` are paths relative to `folder`; a mask, a box, a device or a covariate that is absent is None.
     `labels` (N,) are indices in `task.classes`, `positive` (N,) says which are `task.positive`. `patients` (N,) are
     codes 0..P-1 in order of first appearance, `pseudonyms` (P,) their names. `splits` are what cases.csv says; `rows`
-    heeds the role too. `data_sha256` names the data: files, boxes, labels, splits and who belongs together, but no
-    pseudonym, so that a new key leaves it alone.
+    heeds the role too. `artificial` sites were cut from one center. `spacings` are mm per pixel, None where unknown.
+    `data_sha256` names the data: files, boxes, spacings, labels, splits and who belongs together, but no pseudonym, so
+    that a new key leaves it alone.
     """
 
     folder: Path
@@ -55,6 +59,7 @@ class Site:
     role: Role
     nominal_patients: int
     split_seed: int
+    artificial: bool
     policy: Policy
     images: tuple[str, ...]
     masks: tuple[str | None, ...]
@@ -68,6 +73,7 @@ class Site:
     splits: tuple[str, ...]
     devices: tuple[str | None, ...]
     covariates: Mapping[str, tuple[str | None, ...]]
+    spacings: tuple[float | None, ...]
     data_sha256: str
 
     def __len__(self) -> int:
@@ -111,6 +117,15 @@ def require_task(site: Site, task: Task) -> None:
         raise BadInput(
             f"site {site.id}: its task is {_spell(site.task)}, the experiment's is {_spell(task)}; "
             "correct [task] in the experiment, or leave this site out"
+        )
+
+
+def require_spacing(site: Site, crop: Crop) -> None:
+    """Raise BadInput where the crop's margin is in millimetres and an image of the site has no spacing."""
+    if crop.region == "lesion" and crop.margin_mm is not None and None in site.spacings:
+        row = site.spacings.index(None) + 2
+        raise BadInput(
+            f"site {site.id}: cases.csv row {row}: no {SPACING}, which crop.margin_mm needs; add it, or use crop.margin"
         )
 
 
@@ -191,6 +206,8 @@ def _check_numbers(manifest: Manifest, rows: Iterable[Mapping[str, str]], *, whe
                 raise BadInput(f"{where}: the covariate {name!r} of site.toml is no column; correct one of the two")
             if kind == "number" and row[name] and not _is_number(row[name]):
                 raise BadInput(f"{where} row {number}: {name} is no number; correct it or leave it empty")
+        if (spacing := row.get(SPACING)) and not (_is_number(spacing) and float(spacing) > 0):
+            raise BadInput(f"{where} row {number}: {SPACING} is no positive number; correct it or leave it empty")
 
 
 def _is_number(text: str) -> bool:
@@ -216,6 +233,7 @@ def _assemble(folder: Path, manifest: Manifest, rows: list[dict[str, str]], *, r
         role=role,
         nominal_patients=manifest.nominal_patients,
         split_seed=manifest.split_seed,
+        artificial=manifest.artificial,
         policy=manifest.policy,
         images=tuple(row["image"] for row in rows),
         masks=columns["mask"],
@@ -229,6 +247,7 @@ def _assemble(folder: Path, manifest: Manifest, rows: list[dict[str, str]], *, r
         splits=tuple(row["split"] for row in rows),
         devices=columns["device"],
         covariates=MappingProxyType({name: columns[name] for name in columns if name not in COLUMNS}),
+        spacings=tuple(float(row[SPACING]) if row.get(SPACING) else None for row in rows),
         data_sha256=_data_sha256(manifest, rows, patients),
     )
 
@@ -253,7 +272,7 @@ def _box(text: str, *, where: str) -> Box | None:
         raise BadInput(f"{where}: box must be `x y w h` in whole pixels, or empty; correct it") from None
 
 
-def _data_sha256(manifest: Manifest, rows: Iterable[Mapping[str, str]], patients: npt.NDArray[np.int64]) -> str:
-    told = [name for name in COLUMNS if name not in ("image", "mask", "patient")]
+def _data_sha256(manifest: Manifest, rows: Sequence[Mapping[str, str]], patients: npt.NDArray[np.int64]) -> str:
+    told = [name for name in (*COLUMNS, SPACING) if name in rows[0] and name not in ("image", "mask", "patient")]
     content = [[int(code), *(row[name] for name in told)] for code, row in zip(patients, rows, strict=True)]
     return hashlib.sha256(json.dumps([manifest.id, content]).encode()).hexdigest()

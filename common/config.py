@@ -49,11 +49,11 @@ Rate = Annotated[float, Field(gt=0)]
 class ImportOptions:
     """What an importer must be told beyond its source; each format takes its own and refuses the others.
 
-    `task` (behsof): which of the data set's questions the labels answer. `sites` and `by` (deeplesion): how many
-    artificial sites, and along what they are cut. `patients` (smclud): the patient table; `pattern` (smclud, folder): a
-    regular expression whose group `patient` finds the patient in a file's path. `map` (csv): the TOML file that says
-    what the columns mean. `site` (folder, csv, dicom): the id of the site. `password_file`: holds the archive's
-    password.
+    `task` (behsof): which of the data set's questions the labels answer; (csv, folder): the name of the task. `sites`
+    and `by` (deeplesion): how many artificial sites, and along what they are cut. `patients` (smclud): the patient
+    table; `pattern` (smclud, folder): a regular expression whose group `patient` finds the patient in a file's path.
+    `map` (csv): the TOML file that says what the columns mean. `site` (folder, csv, dicom): the id of the site.
+    `password_file`: holds the archive's password.
     """
 
     task: str | None = None
@@ -93,11 +93,20 @@ class SiteAt:
 
 @checked(frozen=True, config=_STRICT)
 class Crop:
-    """What of an image the model sees: a square of `size` pixels around the lesion's box, widened by `margin` per side."""
+    """What of an image the model sees: a square of `size` pixels around the lesion's box, widened on each side.
+
+    It is widened by `margin` times the box's longer side, or, where `margin_mm` is given, by so many millimetres; these
+    need the spacing of pixels (`spacing_mm` in cases.csv) of every image.
+    """
 
     size: Annotated[int, Field(ge=16, le=1024)] = 96
     margin: Annotated[float, Field(ge=0, le=2)] = 0.25
     region: Literal["lesion", "frame"] = "lesion"
+    margin_mm: Annotated[float, Field(ge=0, le=500)] | None = None
+
+    def __post_init__(self) -> None:
+        if self.margin_mm is not None and self.margin != 0.25:
+            raise ValueError("give either margin (a share of the box) or margin_mm, not both")
 
 
 @checked(frozen=True, config=_STRICT)

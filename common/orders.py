@@ -20,7 +20,10 @@ Part = Literal["train", "val", "test"]
 
 @checked(frozen=True, config=_STRICT)
 class SiteCard:
-    """How a site introduces itself. `images` counts images by part, as far as the site's policy lets them be known."""
+    """How a site introduces itself. `images` counts images by part, as far as the site's policy lets them be known.
+
+    `artificial` sites were cut from one center: a report must not take them for centers.
+    """
 
     site: str
     role: Literal["train", "held-out"]
@@ -28,6 +31,7 @@ class SiteCard:
     images: dict[Part, int]
     patients: int
     data_sha256: str
+    artificial: bool = False
 
 
 @checked(frozen=True, config=_STRICT)

@@ -6,6 +6,7 @@ __all__ = ["Provenance", "provenance"]
 
 import platform
 import subprocess
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -15,7 +16,10 @@ _PACKAGES = ("sonofed", "flwr", "torch", "torchvision", "numpy", "scipy", "panda
 
 @dataclass(frozen=True)
 class Provenance:
-    """`commit` is None outside a git checkout; `dirty` says that files differ from it; `data` is a SHA-256 per site."""
+    """`commit` is None outside a git checkout; `dirty` says that files differ from it; `data` is a SHA-256 per site.
+
+    `artificial_sites` were cut from one center and are no centers of their own.
+    """
 
     commit: str | None
     dirty: bool | None
@@ -24,14 +28,17 @@ class Provenance:
     device: str
     threads: int
     data: dict[str, str]
+    artificial_sites: tuple[str, ...] = ()
 
 
-def provenance(*, threads: int, data: dict[str, str]) -> Provenance:
+def provenance(*, threads: int, data: dict[str, str], artificial_sites: Iterable[str] = ()) -> Provenance:
     """Describe this process and the checkout it runs from."""
     commit = _git("rev-parse", "HEAD")
     status = _git("status", "--porcelain") if commit else None
     versions = {"python": platform.python_version()} | {name: v for name in _PACKAGES if (v := _version(name))}
-    return Provenance(commit, bool(status) if commit else None, versions, _processor(), _device(), threads, data)
+    dirty = bool(status) if commit else None
+    artificial = tuple(sorted(artificial_sites))
+    return Provenance(commit, dirty, versions, _processor(), _device(), threads, data, artificial)
 
 
 def _git(*arguments: str) -> str | None:

@@ -60,7 +60,9 @@ def evaluate_finally(
         config=tomllib.loads((folder / "config.toml").read_text(encoding="utf-8")),
         budget={"sample_gradients": each, "steps": steps, "batch_size": experiment.training.batch_size},
         provenance=provenance(
-            threads=experiment.threads, data={site: card.data_sha256 for site, card in sorted(cards.items())}
+            threads=experiment.threads,
+            data={site: card.data_sha256 for site, card in sorted(cards.items())},
+            artificial_sites=[site for site, card in cards.items() if card.artificial],
         ),
         rows=rows,
         contrasts=[],

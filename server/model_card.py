@@ -62,7 +62,8 @@ def _trained_on(run: Run) -> Iterable[str]:
     for site in known:
         digest = run.provenance.data.get(str(site["id"]))
         mark = f"; data SHA-256 {digest[:12]}…" if digest else ""
-        yield f"- {_safe(site['id'])}: {_safe(site.get('role', 'tested'))}{_safe(mark)}"
+        kind = "; artificial, cut from one center" if site["id"] in run.artificial else ""
+        yield f"- {_safe(site['id'])}: {_safe(site.get('role', 'tested'))}{kind}{_safe(mark)}"
 
 
 def _results(run: Run, protocol: str) -> Iterable[str]:
@@ -75,7 +76,9 @@ def _results(run: Run, protocol: str) -> Iterable[str]:
         found = [estimate(run, arm, protocol, site) for arm in arms]
         first = next((e for e in found if e is not None), None)
         rows = first.rows if first is not None else ()
-        name = whole if site == ALL else f"{site} (worst)" if number == 0 and len(run.sites(protocol)) > 1 else site
+        marks = ["worst"] if number == 0 and len(run.sites(protocol)) > 1 else []
+        marks += ["artificial"] if site in run.artificial else []
+        name = whole if site == ALL else f"{site} ({', '.join(marks)})" if marks else site
         cells = [DASH if e is None or e.auc is None else f"{decimal(e.auc)} ({interval(e.low, e.high)})" for e in found]
         yield _line([name, count(mean(row.n_patients for row in rows)), *cells])
 

@@ -50,12 +50,12 @@ def write_results(
     rows: Sequence[Row],
     contrasts: Sequence[Any],
 ) -> Path:
-    """Write RUN/results.json, atomically."""
+    """Write RUN/results.json, atomically. `provenance.artificial_sites` stands in it only where there are such."""
     path = run / "results.json"
     document = {
         "config": config,
         "budget": budget,
-        "provenance": asdict(provenance),
+        "provenance": {key: value for key, value in asdict(provenance).items() if key != "artificial_sites" or value},
         "rows": [asdict(row) for row in rows],
         "contrasts": [asdict(contrast) for contrast in contrasts],
     }

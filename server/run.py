@@ -127,7 +127,14 @@ def coordinate(
         cards = sites.gather({site.id for site in experiment.sites if site.id})
         roster = Roster.of(cards, _with_roles(experiment))
         for site, card in sorted(cards.items()):
-            records.add("site", run=run, site=site, held_out=site in roster.held_out, images=card.images)
+            records.add(
+                "site",
+                run=run,
+                site=site,
+                held_out=site in roster.held_out,
+                images=card.images,
+                artificial=card.artificial,
+            )
         outcome = (
             run_rounds(
                 sites, roster, experiment, run=run, folder=folder / "checkpoints", identity=identity, records=records

@@ -27,9 +27,14 @@ def summary(run: Path) -> tuple[str, dict[str, Any]]:
     for contrast in results["contrasts"]:
         if contrast["site"] == "all" and contrast["delta_auc"] is not None:
             lines.append(_contrast_line(contrast))
+    artificial = results["provenance"].get("artificial_sites", [])
+    if artificial:
+        lines.append(f"artificial sites, cut from one center and not real centers: {', '.join(artificial)}")
     failures = {e["site"]: e["why"] for e in read_records(run / "records.jsonl") if e["event"] == "failure"}
     lines += [f"site {site} failed: {why}" for site, why in sorted(failures.items())]
     value = {"run": str(run), "table": table, "contrasts": results["contrasts"], "failures": failures}
+    if artificial:
+        value["artificial_sites"] = artificial
     return "\n".join(lines).strip(), value
 
 

@@ -47,7 +47,11 @@ def compare(experiment: Experiment, run: Path) -> Path:
         train_all(run, plans, experiment, sites)
         _describe_sites(run, experiment, sites)
         _merge_records(run, plans)
-        about = provenance(threads=experiment.threads, data={name: site.data_sha256 for name, site in sites.items()})
+        about = provenance(
+            threads=experiment.threads,
+            data={name: site.data_sha256 for name, site in sites.items()},
+            artificial_sites=[name for name, site in sites.items() if site.artificial],
+        )
         evidence = assemble(run, plans, experiment, sites)
         draw_pictures(run, plans, experiment, sites)
         write_results(

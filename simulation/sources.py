@@ -11,14 +11,14 @@ from pathlib import Path
 
 from client.importers import import_site
 from client.manifest import load_manifest
-from client.site import Site, load_site, require_task
+from client.site import Site, load_site, require_spacing, require_task
 from client.staging import staged
 from common.config import Experiment, Source, to_table
 from common.errors import BadInput
 from common.files import sha256_bytes
 from common.progress import Progress
 
-_IMPORT_VERSION = 2
+_IMPORT_VERSION = 3
 
 
 def cache_folder() -> Path:
@@ -51,6 +51,7 @@ def open_sites(experiment: Experiment) -> dict[str, Site]:
         if site.id in experiment.held_out:
             site = replace(site, role="held-out")
         require_task(site, experiment.task)
+        require_spacing(site, experiment.crop)
         sites[site.id] = site
     if unknown := set(experiment.held_out) - sites.keys():
         raise BadInput(f"held_out: no site is called {min(unknown)}; known are {', '.join(sorted(sites))}")
@@ -87,8 +88,11 @@ def _import(source: Source, path: Path, imports: Path, folder: Path) -> None:
 
 
 def _listing_key(source: Source, path: Path) -> str:
-    """Names, sizes and times of the source's files, so that a changed source is imported anew."""
-    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
-    about = [(str(file.relative_to(path.parent)), (s := file.stat()).st_size, s.st_mtime_ns) for file in files]
+    """Names, sizes and times of the source's files and of those that options name: what changed is imported anew."""
+    root = path.parent if source.format == "csv" else path  # a table's images lie below its folder
+    files = [root] if root.is_file() else sorted(file for file in root.rglob("*") if file.is_file())
+    named = (source.options.map, source.options.patients)
+    files += [Path(name) for name in named if name is not None and Path(name).is_file()]
+    about = [(os.path.relpath(file, path.parent), (s := file.stat()).st_size, s.st_mtime_ns) for file in files]
     told = [_IMPORT_VERSION, source.format, to_table(source.options), about]
     return sha256_bytes(json.dumps(told).encode())[:16]

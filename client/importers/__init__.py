@@ -11,14 +11,29 @@ from pathlib import Path
 
 from client.importers.busbra import busbra
 from client.importers.case import Collection, ImportSummary
+from client.importers.class_folders import class_folders
+from client.importers.deeplesion import deeplesion
 from client.importers.lymphus import lymphus
 from client.importers.site_writer import Progress, write_sites
+from client.importers.table_map import mapped_table
 from common.config import ImportOptions
 from common.errors import BadInput, suggest
 
-FORMATS = ("lymphus", "busbra")
+FORMATS = (
+    "lymphus",
+    "busbra",
+    "deeplesion",
+    "csv",
+    "folder",
+)
 
-_TAKEN: Mapping[str, tuple[str, ...]] = {"lymphus": (), "busbra": ()}
+_TAKEN: Mapping[str, tuple[str, ...]] = {
+    "lymphus": (),
+    "busbra": (),
+    "deeplesion": ("task", "sites", "by"),
+    "csv": ("map", "site", "task"),
+    "folder": ("site", "task", "pattern"),
+}
 """The options that each format takes."""
 _NONE = ImportOptions()
 
@@ -37,23 +52,31 @@ def import_site(
     Where the data set has no official split, `split_seed` draws one. Raises BadInput where the format is unknown, the
     source is not of it or damaged, or a site is there already; RunFailed where the disk refuses.
     """
-    with _opened(format, source, options) as collections:
+    with _opened(format, source, options, split_seed) as collections:
         return write_sites(collections, parent, split_seed=split_seed, progress=progress)
 
 
 def site_ids(format: str, source: Path, *, options: ImportOptions = _NONE) -> list[str]:
     """The ids of the sites that an import would write; no picture is opened. Raises BadInput as `import_site` does."""
-    with _opened(format, source, options) as collections:
+    with _opened(format, source, options, 0) as collections:
         return [collection.site for collection in collections]
 
 
-def _opened(format: str, source: Path, options: ImportOptions) -> AbstractContextManager[list[Collection]]:
+def _opened(
+    format: str, source: Path, options: ImportOptions, split_seed: int
+) -> AbstractContextManager[list[Collection]]:
     _check_options(format, options)
     match format:
         case "lymphus":
             return lymphus(source)
         case "busbra":
             return busbra(source)
+        case "deeplesion":
+            return deeplesion(source, options, split_seed=split_seed)
+        case "csv":
+            return mapped_table(source, options)
+        case "folder":
+            return class_folders(source, options)
         case _:
             known = ", ".join(FORMATS)
             raise BadInput(f"unknown format {format!r}{suggest(format, FORMATS)}; the formats are {known}")

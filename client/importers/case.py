@@ -2,28 +2,41 @@
 
 from __future__ import annotations
 
-__all__ = ["Case", "Collection", "ImportSummary", "Skipped"]
+__all__ = ["Case", "Collection", "File", "ImportSummary", "LeftOut", "Skipped"]
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Protocol
 
 from client.box import Box
-from client.importers.archive import Member
 from client.manifest import CovariateKind
 from common.tasks import Task
+
+
+class File(Protocol):
+    """A file of a source: its path inside (never to be shown), how errors name it, and its content."""
+
+    @property
+    def path(self) -> PurePosixPath: ...
+
+    @property
+    def where(self) -> str: ...
+
+    def read(self) -> bytes: ...
 
 
 @dataclass(frozen=True)
 class Case:
     """One image, as its source names it. `patient` is the original id: only the site's private/ may hold it.
 
-    `split` is the official side, None where there is none. `where` names the case in errors, by number. A covariate
-    that is absent is left out.
+    `split` is the official side, or `splits.DEVELOPMENT`, None where there is none. `where` names the case in errors, by
+    number. A covariate that is absent is left out. `window` is the lowest and the highest Hounsfield unit to be shown,
+    of a 16-bit CT slice; None where the image is gray already.
     """
 
-    image: Member
-    mask: Member | None
+    image: File
+    mask: File | None
     patient: str
     label: str
     where: str
@@ -31,6 +44,7 @@ class Case:
     split: str | None = None
     device: str | None = None
     covariates: Mapping[str, str] = field(default_factory=dict)
+    window: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -41,12 +55,21 @@ class Skipped:
     reason: str
 
 
+class LeftOut(Protocol):
+    """All that was left out of a site, in memory (a tuple) or spooled to disk."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Skipped]: ...
+
+
 @dataclass(frozen=True)
 class Collection:
     """The cases of one site to be, in source order.
 
     `namespace` keeps apart patients of different data sets that bear the same id. `image_formats` and `mask_formats`
-    are PIL's names of what the files may be.
+    are PIL's names of what the files may be. `artificial`: cut from one center for an experiment. `notes` are sentences
+    that whoever imports must read.
     """
 
     site: str
@@ -54,14 +77,19 @@ class Collection:
     namespace: str
     cases: tuple[Case, ...]
     covariates: Mapping[str, CovariateKind]
-    skipped: tuple[Skipped, ...] = ()
+    skipped: LeftOut = ()
     image_formats: tuple[str, ...] = ("PNG",)
     mask_formats: tuple[str, ...] = ("PNG",)
+    artificial: bool = False
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class ImportSummary:
-    """What was taken: `classes` and `splits` count images, `split_patients` patients, `skipped` what was left out."""
+    """What was taken: `classes` and `splits` count images, `split_patients` patients, `skipped` what was left out.
+
+    `notes` are sentences that whoever imports must read.
+    """
 
     site: str
     folder: Path
@@ -71,3 +99,4 @@ class ImportSummary:
     splits: Mapping[str, int]
     split_patients: Mapping[str, int]
     skipped: int
+    notes: tuple[str, ...] = ()

@@ -5,7 +5,6 @@ from __future__ import annotations
 __all__ = ["Progress", "write_sites"]
 
 import csv
-import io
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,11 +15,10 @@ from typing import NamedTuple
 from PIL import Image
 
 from client.box import Box
-from client.importers.archive import Member
-from client.importers.case import Case, Collection, ImportSummary
+from client.importers.case import Case, Collection, File, ImportSummary
 from client.importers.splits import sides_of
 from client.manifest import Manifest, manifest_text
-from client.pictures import mask_box, open_gray, open_mask, png_bytes
+from client.pictures import mask_box, open_gray, open_mask, open_windowed, png_bytes
 from client.pseudonyms import pseudonym, site_key
 from client.site import COLUMNS, SPLITS
 from client.staging import staged
@@ -110,14 +108,14 @@ def _write_tables(
         for case, kept in zip(collection.cases, stored, strict=True)
     ]
     _write_private(collection, folder / "private", stored, names)
-    _write(folder / "cases.csv", _csv((*COLUMNS, *collection.covariates), rows))
+    _write_table(folder / "cases.csv", (*COLUMNS, *collection.covariates), rows)
     _write(folder / "site.toml", manifest_text(_manifest(collection, len(sides), split_seed)).encode())
     return _summary(collection, folder, sides)
 
 
 def _store(collection: Collection, case: Case, folder: Path, name: str) -> _Stored:
     """Decode a case's image and mask, check that they fit, and write both as bare PNG."""
-    image = open_gray(case.image.read(), where=case.image.where, formats=collection.image_formats)
+    image = _gray(case, collection)
     image_sha256 = _write_picture(folder / "images" / name, image)
     if case.mask is None:
         _check_box(case, case.box, image)
@@ -129,6 +127,13 @@ def _store(collection: Collection, case: Case, folder: Path, name: str) -> _Stor
     _check_box(case, box, image)
     mask_sha256 = _write_picture(folder / "masks" / name, mask)
     return _Stored(f"images/{name}", image_sha256, f"masks/{name}", mask_sha256, box)
+
+
+def _gray(case: Case, collection: Collection) -> Image.Image:
+    content, where, formats = case.image.read(), case.image.where, collection.image_formats
+    if case.window is None:
+        return open_gray(content, where=where, formats=formats)
+    return open_windowed(content, case.window, where=where, formats=formats)
 
 
 def _check_box(case: Case, box: Box | None, image: Image.Image) -> None:
@@ -157,21 +162,24 @@ def _write_private(collection: Collection, folder: Path, stored: Sequence[_Store
         for case, kept in zip(collection.cases, stored, strict=True)
     )
     header = ("image", "patient", "original_patient", "where", "original_image", "original_mask")
-    _write(folder / "names.csv", _csv(header, links), mode=0o600)
+    _write_table(folder / "names.csv", header, links, mode=0o600)
     left_out = ([item.where, item.reason] for item in collection.skipped)
-    _write(folder / "skipped.csv", _csv(("where", "reason"), left_out), mode=0o600)
+    _write_table(folder / "skipped.csv", ("where", "reason"), left_out, mode=0o600)
 
 
-def _path(member: Member | None) -> str:
-    return "" if member is None else str(member.path)
+def _path(file: File | None) -> str:
+    return "" if file is None else str(file.path)
 
 
-def _csv(header: Iterable[str], rows: Iterable[Sequence[str]]) -> bytes:
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue().encode("utf-8", errors="backslashreplace")
+def _write_table(path: Path, header: Iterable[str], rows: Iterable[Sequence[str]], *, mode: int = 0o644) -> None:
+    """Write a CSV row by row: what was left out may be a million rows."""
+    opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with open(opened, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _write(path: Path, content: bytes, *, mode: int = 0o644) -> None:
@@ -187,6 +195,7 @@ def _manifest(collection: Collection, patients: int, split_seed: int) -> Manifes
         task=collection.task,
         nominal_patients=max(10, 10 * round(patients / 10)),
         split_seed=split_seed,
+        artificial=collection.artificial,
         covariates=dict(collection.covariates),
     )
 
@@ -204,4 +213,5 @@ def _summary(collection: Collection, folder: Path, sides: Mapping[str, str]) -> 
         splits={side: images[side] for side in SPLITS},
         split_patients={side: patients[side] for side in SPLITS},
         skipped=len(collection.skipped),
+        notes=collection.notes,
     )

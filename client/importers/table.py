@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-__all__ = ["Row", "as_number", "csv_rows", "excel_rows", "typed_columns"]
+__all__ = ["Row", "as_number", "boolean_spelling", "csv_rows", "excel_rows", "stream_csv", "typed_columns"]
 
 import csv
 import io
 import re
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple, TextIO
 
 from client.manifest import CovariateKind
 from common.errors import BadInput
 
 _MAX_ROWS = 2**20
+_MAX_LINE = 2**20
 _MAX_COLUMNS = 128
 _MAX_UNPACKED_BYTES = 2**30
 
@@ -44,6 +46,33 @@ def csv_rows(content: bytes, *, where: str, columns: Sequence[str]) -> Iterator[
         yield from _rows(enumerate(reader, start=1), where=where, columns=columns)
     except (UnicodeDecodeError, csv.Error) as error:
         raise BadInput(f"{where}: cannot be read as CSV in UTF-8 ({type(error).__name__}); save it so") from None
+
+
+def stream_csv(
+    path: Path, *, where: str, columns: Sequence[str], delimiter: str = ",", encoding: str = "utf-8"
+) -> Iterator[Row]:
+    """Rows of a CSV file that has at least `columns`, read one at a time; blank rows are left out. Raises BadInput."""
+    encoding = "utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding
+    number = 0
+    try:
+        with path.open(encoding=encoding, newline="") as file:
+            reader = csv.reader(_lines(file, where), delimiter=delimiter, strict=True)
+            for row in _rows(enumerate(reader, start=1), where=where, columns=columns):
+                number = row.number
+                yield row
+    except UnicodeError:
+        raise BadInput(f"{where}: not {encoding} text soon after row {number}; say its encoding in the map") from None
+    except csv.Error:
+        raise BadInput(f"{where}: cannot be read as CSV after row {number}; look for a lone quote there") from None
+    except OSError as error:
+        raise BadInput(f"{where}: cannot be read ({error.strerror}); check the file and its permissions") from None
+
+
+def _lines(file: TextIO, where: str) -> Iterator[str]:
+    while line := file.readline(_MAX_LINE + 1):
+        if len(line) > _MAX_LINE:
+            raise BadInput(f"{where}: a line of more than {_MAX_LINE} characters; no table has one")
+        yield line
 
 
 def excel_rows(content: bytes, *, where: str, columns: Sequence[str]) -> Iterator[Row]:
@@ -89,7 +118,8 @@ def _rows(lines: Iterator[tuple[int, list[str]]], *, where: str, columns: Sequen
 
 def _check_header(header: Sequence[str], *, where: str, columns: Sequence[str]) -> None:
     if missing := [name for name in columns if name not in header]:
-        raise BadInput(f"{where}: column {missing[0]!r} is missing; it needs {', '.join(columns)}")
+        alone = "; the header is a single cell, so look at the delimiter" if len(header) == 1 < len(columns) else ""
+        raise BadInput(f"{where}: column {missing[0]!r} is missing; it needs {', '.join(columns)}{alone}")
     if doubled := [name for name in columns if header.count(name) > 1]:
         raise BadInput(f"{where}: two columns are called {doubled[0]!r}; rename one")
 
@@ -129,7 +159,7 @@ def typed_columns(
 
     Empty values stay empty and decide nothing. Gives the rows, of these columns alone, and each column's kind.
     """
-    readings = {name: _boolean({row.get(name, "").casefold() for row in rows} - {""}) for name in names}
+    readings = {name: boolean_spelling({row.get(name, "").casefold() for row in rows} - {""}) for name in names}
     kinds: dict[str, CovariateKind] = {name: "yes-no" if reading else "category" for name, reading in readings.items()}
     typed = []
     for row in rows:
@@ -138,8 +168,9 @@ def typed_columns(
     return typed, kinds
 
 
-def _boolean(values: set[str]) -> dict[str, str] | None:
+def boolean_spelling(values: Collection[str]) -> dict[str, str] | None:
+    """How `values` (in lower case) spell no and yes; None where they are not unambiguously boolean, or there are none."""
     for no, yes in _BOOLEANS:
-        if values and values <= {no, yes}:
+        if values and set(values) <= {no, yes}:
             return {no: "no", yes: "yes"}
     return None

@@ -30,7 +30,7 @@ def forest(run: Run, protocol: str) -> Markup:
     scale = Scale(_lowest(blocks), 1.0, _LEFT, _RIGHT)
     parts, y = [], 6.0
     for site, found in blocks:
-        parts.append(text(0, y + 13, _name(site, protocol), class_="label strong"))
+        parts.append(text(0, y + 13, _name(run, site, protocol), class_="label strong"))
         y += _HEAD
         for e in found:
             parts.append(_row(e, scale, y + _ROW / 2))
@@ -40,9 +40,10 @@ def forest(run: Run, protocol: str) -> Markup:
     return svg(frame, *parts, width=_WIDTH, height=y + 36, title=f"AUC by center and arm, {protocol}", class_="forest")
 
 
-def _name(site: str, protocol: str) -> str:
+def _name(run: Run, site: str, protocol: str) -> str:
     if site != ALL:
-        return site if len(site) <= 40 else site[:39] + "…"
+        shown = site if len(site) <= 40 else site[:39] + "…"
+        return f"{shown} (artificial)" if site in run.artificial else shown
     return "Mean of centers" if protocol == LEAVE_ONE_OUT else "All cases together"
 
 

@@ -55,6 +55,11 @@ GLOSSARY = {
         "Ensemble",
         "The mean of the local models' probabilities; with K hospitals it costs K times the budget of one model.",
     ),
+    "artificial": Term(
+        "Artificial site",
+        "Cut from one center's patients for an experiment, not a real center: machines, people and practice are the "
+        "same at all of them, so results say little about a center that differs.",
+    ),
     "unseen": Term(
         "Leave-one-center-out",
         "Each center in turn is kept out of training, of model choice and of the threshold, then all its patients "

@@ -58,6 +58,7 @@ def _context(run: Run) -> dict[str, Any]:
         "question": _question(run),
         "answer": _emphasised(answer(run)),
         "reservations": reservations(run),
+        "artificial": sorted(run.artificial),
         "facts": _facts(run),
         "lead": lead_arm(run),
         "lead_protocol": lead_protocol(run),
@@ -77,7 +78,7 @@ def _context(run: Run) -> dict[str, Any]:
         "config_text": run.config_text,
         "missing": missing + unreadable,
         "failures": failures(run),
-        "glossary": GLOSSARY,
+        "glossary": {key: entry for key, entry in GLOSSARY.items() if key != "artificial" or run.artificial},
         "keys": {arm: _key(arm) for arm in run.arms()},
     }
 
@@ -104,7 +105,7 @@ def _facts(run: Run) -> list[tuple[str, str, str]]:
         sites = run.sites(protocol)
         found = [e.rows[0] for site in sites if (e := estimate(run, arm, protocol, site)) is not None]
         facts = [
-            (str(len(sites)), "center tested" if len(sites) == 1 else "centers tested", ""),
+            (str(len(sites)), f"{run.places(sites)[len(sites) != 1]} tested", ""),
             (_total([row.n_patients for row in found]), "test patients", ""),
             (_total([row.n_images for row in found]), "test images", ""),
         ]
@@ -121,6 +122,8 @@ def _total(values: list[int | None]) -> str:
 
 def _protocol(run: Run, protocol: str, curves: list[CenterCurves]) -> dict[str, Any]:
     key, title, name = _PROTOCOLS[protocol]
+    if protocol == LEAVE_ONE_OUT and set(run.sites(protocol)) <= run.artificial:
+        title = "At an artificial site it has never seen"
     return {
         "id": key,
         "key": key,

@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -106,6 +106,7 @@ class Provenance:
     device: str | None = None
     threads: int | None = None
     data: dict[str, str] = field(default_factory=dict)
+    artificial_sites: tuple[str, ...] = ()
 
 
 @checked(frozen=True, config=_GROWS)
@@ -191,6 +192,17 @@ class Run:
     def protocols(self) -> tuple[str, ...]:
         """Protocols that gave rows, leave-one-center-out first: it answers the question."""
         return tuple(p for p in (LEAVE_ONE_OUT, IN_FEDERATION) if any(row.protocol == p for row in self.rows))
+
+    @property
+    def artificial(self) -> frozenset[str]:
+        """Sites that were cut from one center: no real centers, and wherever they are named the page says so."""
+        return frozenset(self.provenance.artificial_sites)
+
+    def places(self, sites: Iterable[str]) -> tuple[str, str]:
+        """What `sites` may be called, one of them and several: centers, unless all of them are artificial."""
+        sites = set(sites)
+        artificial = bool(sites) and sites <= self.artificial
+        return ("artificial site", "artificial sites") if artificial else ("center", "centers")
 
     def arms(self, protocol: str | None = None) -> tuple[str, ...]:
         """Arms that gave rows (under `protocol`), in the fixed order; arms that this report does not know come last."""

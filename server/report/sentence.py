@@ -30,18 +30,19 @@ def answer(run: Run) -> str:
     if protocol == LEAVE_ONE_OUT:
         return _unseen(run, arm)
     outside = _outside(run, arm)
-    return _outside_sentence(arm, outside) if outside else _inside(run, arm)
+    return _outside_sentence(run, arm, outside) if outside else _inside(run, arm)
 
 
 def _unseen(run: Run, arm: str) -> str:
     """Leave-one-center-out: every center in turn is the one never seen."""
-    start = f"At a center it has never seen, the {arm} model"
-    whole = estimate(run, arm, LEAVE_ONE_OUT, ALL)
     sites = worst_first(run, arm, LEAVE_ONE_OUT)
+    place, places = run.places(sites)
+    start = f"At {_a(place)} it has never seen, the {arm} model"
+    whole = estimate(run, arm, LEAVE_ONE_OUT, ALL)
     if whole is None or whole.auc is None:
         known = _known(run, arm, LEAVE_ONE_OUT, sites)
-        return f"{start} has no AUC that can be averaged over centers{_because(whole)}{known}."
-    inner = [f"mean of {len(sites)} centers, each left out in turn"] if len(sites) > 1 else []
+        return f"{start} has no AUC that can be averaged over {places}{_because(whole)}{known}."
+    inner = [f"mean of {len(sites)} {places}, each left out in turn"] if len(sites) > 1 else []
     inner += [_sure(whole), *_worst(run, arm, LEAVE_ONE_OUT)]
     text = f"{start} reaches AUC {decimal(whole.auc)} ({'; '.join(inner)})"
     return text + _comparisons(run, arm, LEAVE_ONE_OUT, _AGAINST) + "."
@@ -49,9 +50,9 @@ def _unseen(run: Run, arm: str) -> str:
 
 def _inside(run: Run, arm: str) -> str:
     """In-federation only: nothing was held out, and the sentence says so."""
-    start = f"At the centers that trained it, the {arm} model"
-    whole = estimate(run, arm, IN_FEDERATION, ALL)
     sites = worst_first(run, arm, IN_FEDERATION)
+    start = f"At the {run.places(sites)[1]} that trained it, the {arm} model"
+    whole = estimate(run, arm, IN_FEDERATION, ALL)
     if whole is None and len(sites) == 1:
         whole = estimate(run, arm, IN_FEDERATION, sites[0])
     closing = "; no center was held out, so this says nothing about a center it has never seen."
@@ -70,12 +71,13 @@ def _outside(run: Run, arm: str) -> list[Estimate]:
     return sorted(found, key=lambda e: (e.auc is None, e.auc or 0.0, e.site))
 
 
-def _outside_sentence(arm: str, outside: list[Estimate]) -> str:
+def _outside_sentence(run: Run, arm: str, outside: list[Estimate]) -> str:
     parts = [
         f"AUC {decimal(e.auc)} at {e.site} ({_sure(e)})" if e.auc is not None else f"no AUC at {e.site} ({e.why})"
         for e in outside
     ]
-    which = "a center" if len(parts) == 1 else "centers"
+    place, places = run.places(e.site for e in outside)
+    which = _a(place) if len(parts) == 1 else places
     return f"At {which} it has never seen, the {arm} model reaches {_listed(parts)}."
 
 
@@ -86,7 +88,9 @@ def _sure(e: Estimate) -> str:
 def _worst(run: Run, arm: str, protocol: str) -> list[str]:
     sites = worst_first(run, arm, protocol)
     worst = estimate(run, arm, protocol, sites[0]) if len(sites) > 1 else None
-    return [f"worst center {worst.site} at {decimal(worst.auc)}"] if worst is not None and worst.auc is not None else []
+    if worst is None or worst.auc is None:
+        return []
+    return [f"worst {run.places(sites)[0]} {worst.site} at {decimal(worst.auc)}"]
 
 
 def _known(run: Run, arm: str, protocol: str, sites: list[str]) -> str:
@@ -125,6 +129,10 @@ def _clause(c: Contrast, other: str) -> str:
     return f"{size} {way} {other} ({bounds}{unsure})"
 
 
+def _a(place: str) -> str:
+    return f"an {place}" if place[0] in "aeiou" else f"a {place}"
+
+
 def _listed(parts: list[str], word: str = "and") -> str:
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} {word} {parts[-1]}"
 
@@ -135,8 +143,14 @@ def reservations(run: Run) -> list[str]:
     if arm is None or protocol is None:
         return []
     notes, sites = [], run.sites(protocol)
+    if run.artificial:
+        notes.append(
+            f"Artificial sites: {_listed(sorted(run.artificial))}; cut from one center, not real centers. Between them "
+            "no machine and no practice differs, so they say little about a real center."
+        )
     if protocol == LEAVE_ONE_OUT:
-        whose = f"these {len(sites)} centers" if len(sites) > 1 else "this center"
+        place, places = run.places(sites)
+        whose = f"these {len(sites)} {places}" if len(sites) > 1 else f"this {place}"
         notes.append(f"The interval is about the patients of {whose}; another center may lie outside it.")
     seeds = len(run.seeds)
     notes.append(

@@ -257,3 +257,38 @@ def test_a_live_builder_is_not_swept_away(site: Site) -> None:
         load_crops(site, SPEC)
         assert work.exists()
     assert not work.exists()
+
+
+def with_spacing(folder: Path, *values: str) -> Site:
+    """The hand-made site with a column of spacings; the last value goes on."""
+    lines = (folder / "cases.csv").read_text(encoding="utf-8").splitlines()
+    told = [values[min(n, len(values) - 1)] for n in range(len(lines) - 1)]
+    lines = [f"{lines[0]},spacing_mm", *(f"{line},{value}" for line, value in zip(lines[1:], told, strict=True))]
+    (folder / "cases.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return load_site(folder)
+
+
+def test_a_margin_in_millimetres_is_part_of_the_key(site: Site) -> None:
+    spec = Crop(size=32, margin_mm=4)
+    before = cache_key(site, SPEC)
+    fine, hash_before = with_spacing(site.folder, "0.5"), site.data_sha256
+    assert cache_key(fine, SPEC) == before, "without millimetres the spacing changes no crop"
+    assert fine.data_sha256 != hash_before
+    coarse = replace(fine, spacings=(2.0,) * len(fine))
+    assert len({cache_key(fine, spec), cache_key(coarse, spec), cache_key(fine, Crop(size=32, margin_mm=5))}) == 3
+    assert not np.array_equal(load_crops(fine, spec), load_crops(coarse, spec))
+
+
+def test_a_site_without_spacings_is_one_line(site: Site) -> None:
+    with pytest.raises(BadInput, match=r"site hand-made: cases.csv row 2: no spacing_mm, which crop.margin_mm needs"):
+        load_crops(site, Crop(size=32, margin_mm=4))
+    partly = with_spacing(site.folder, "0.5", "0.5", "")
+    with pytest.raises(BadInput, match=r"cases.csv row 4: no spacing_mm"):
+        load_crops(partly, Crop(size=32, margin_mm=4))
+    assert load_crops(partly, Crop(size=32, margin_mm=4, region="frame")).shape == (10, 32, 32)
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "wide"])
+def test_a_spacing_that_is_none(site: Site, value: str) -> None:
+    with pytest.raises(BadInput, match="row 2: spacing_mm is no positive number"):
+        with_spacing(site.folder, value)

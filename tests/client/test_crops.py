@@ -12,10 +12,11 @@ from PIL import Image
 
 from client.box import Box
 from client.crops import crop, crop_square
-from common.config import Crop
+from common.config import Crop, Experiment, parse
+from common.errors import BadInput
 
 
-def slow_crop(gray: np.ndarray, box: Box | None, spec: Crop) -> np.ndarray:
+def slow_crop(gray: np.ndarray, box: Box | None, spec: Crop, spacing: float = 1.0) -> np.ndarray:
     """Triangle-filter resampling of the black-padded square, written as the sums that define it; float (S, S)."""
     height, width = gray.shape
     if spec.region == "frame":
@@ -23,7 +24,7 @@ def slow_crop(gray: np.ndarray, box: Box | None, spec: Crop) -> np.ndarray:
     else:
         assert box is not None
         x, y, w, h = box
-        margin = spec.margin
+        margin = spec.margin if spec.margin_mm is None else spec.margin_mm / spacing / max(w, h)
     half = max(w, h) * (1 + 2 * margin) / 2
     left, top = x + w / 2 - half, y + h / 2 - half
     first_column, last_column = math.floor(left), math.ceil(left + 2 * half)
@@ -133,3 +134,27 @@ def test_a_box_survives_writing(box: Box) -> None:
     assert Box.parse(str(box)) == box
     assert box.inside((60, 40))
     assert not box.inside((box.x + box.width - 1, 40))
+
+
+@pytest.mark.parametrize("spacing", [0.25, 0.7, 1.3])
+@pytest.mark.parametrize("margin_mm", [0.0, 3.5, 12.0])
+def test_a_margin_in_millimetres(margin_mm: float, spacing: float) -> None:
+    gray = np.random.default_rng(5).integers(0, 256, (40, 50), dtype=np.uint8)
+    spec, box = Crop(size=24, margin_mm=margin_mm), Box(12, 9, 14, 8)
+    fast = crop(Image.fromarray(gray), box, spec, spacing_mm=spacing)
+    assert np.abs(fast.astype(float) - slow_crop(gray, box, spec, spacing)).max() <= 1.01
+    left, top, right, bottom = crop_square((50, 40), box, spec, spacing_mm=spacing)
+    assert (right - left - 14) / 2 * spacing == pytest.approx(margin_mm)
+    assert bottom - top == pytest.approx(right - left)
+
+
+def test_a_margin_in_millimetres_needs_the_spacing_and_no_other_margin() -> None:
+    with pytest.raises(ValueError, match="needs the spacing"):
+        crop_square((50, 40), Box(1, 1, 5, 5), Crop(margin_mm=5))
+    with pytest.raises(BadInput, match=r"crop: give either margin .* or margin_mm, not both"):
+        parse(Experiment, {"name": "x", "task": TASK, "crop": {"margin": 0.5, "margin_mm": 5}}, where="x")
+    with pytest.raises(BadInput, match=r"crop\.margin_mm"):
+        parse(Experiment, {"name": "x", "task": TASK, "crop": {"margin_mm": -1}}, where="x")
+
+
+TASK = {"name": "lump", "classes": ["benign", "malignant"], "positive": "malignant"}
