@@ -37,6 +37,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     importer.add_argument("--site", metavar="ID", help="folder, csv, dicom: the site's id")
     importer.add_argument("--password-file", metavar="FILE", help="the file that holds the archive's password")
     add_json(importer)
+    checker = command(
+        commands, "check", "look for what would spoil a federation, before joining one",
+        "python -m client check sites/tal --json", _check,
+    )  # fmt: skip
+    checker.add_argument("site", type=Path, metavar="SITE", help="the site folder")
+    checker.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE.html",
+        help="the page, which must stay here (default: SITE/private/check.html)",
+    )
+    add_json(checker)
     start = command(
         commands, "start", "run this hospital's client",
         "python -m client start sites/tal --superlink 10.0.0.5:18000 --ca ca.crt --key tal.key", _start,
@@ -79,6 +91,22 @@ def _line(summary: ImportSummary) -> str:
     left = f"; {summary.skipped} left out, see private/skipped.csv" if summary.skipped else ""
     line = f"{summary.folder}: {summary.patients} patients, {summary.images} images ({classes}; {splits}){left}"
     return "\n".join([line, *(f"  {note}" for note in summary.notes)])
+
+
+def _check(options: argparse.Namespace) -> int:
+    """Exit 1 where an error was found. What --json prints may leave the site; the table and the page stay."""
+    from client.check import check_site
+    from client.check.page import write_page
+    from client.check.terminal import table_text
+    from common.progress import Progress
+
+    with Progress("checking", total=1) as progress:
+        checked = check_site(options.site, progress=lambda n, total: progress.update(n / total))
+    page = write_page(checked, options.out)
+    text = table_text(checked.cases, checked.findings, colour=sys.stdout.isatty())
+    value = checked.summary() if options.json else None
+    show(value, as_json=options.json, text=f"{text}\npage, which must stay here: {page}")
+    return 1 if checked.failed else 0
 
 
 def _start(options: argparse.Namespace) -> int:

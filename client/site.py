@@ -11,7 +11,18 @@
 
 from __future__ import annotations
 
-__all__ = ["COLUMNS", "SPACING", "SPLITS", "Site", "load_site", "require_spacing", "require_task"]
+__all__ = [
+    "COLUMNS",
+    "SPACING",
+    "SPLITS",
+    "Site",
+    "is_number",
+    "is_within",
+    "load_site",
+    "read_table",
+    "require_spacing",
+    "require_task",
+]
 
 import csv
 import hashlib
@@ -104,7 +115,7 @@ def load_site(folder: Path, *, role: Role | None = None) -> Site:
     """
     manifest = load_manifest(folder)
     where = f"site {manifest.id}: cases.csv"
-    rows = _read_table(folder / "cases.csv", where=where)
+    rows = read_table(folder / "cases.csv", where=where)
     _check_files(folder, rows, where=where)
     _check_sides(rows, where=where)
     _check_numbers(manifest, rows, where=where)
@@ -133,7 +144,7 @@ def _spell(task: Task) -> str:
     return f"{task.name} with classes {', '.join(task.classes)} (positive: {task.positive})"
 
 
-def _read_table(path: Path, *, where: str) -> list[dict[str, str]]:
+def read_table(path: Path, *, where: str) -> list[dict[str, str]]:
     """The rows of cases.csv, values stripped. Raises BadInput where columns are missing or a row has another length."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -165,7 +176,7 @@ def _check_files(folder: Path, rows: Iterable[Mapping[str, str]], *, where: str)
                 continue
             if not name:
                 raise BadInput(f"{where} row {number}: no image is named; correct the row")
-            if not _is_within(root, name):
+            if not is_within(root, name):
                 raise BadInput(f"{where} row {number}: the {kind} lies outside the site folder; import the site again")
             if not os.path.isfile(folder / name):  # False, not an error, for a name that no file can have
                 raise BadInput(f"{where} row {number}: its {kind} is missing; restore it or import the site again")
@@ -173,7 +184,8 @@ def _check_files(folder: Path, rows: Iterable[Mapping[str, str]], *, where: str)
                 raise BadInput(f"{where} row {number}: {kind}_sha256 is no SHA-256; import the site again")
 
 
-def _is_within(root: Path, name: str) -> bool:
+def is_within(root: Path, name: str) -> bool:
+    """Whether `name`, as cases.csv has it, is a relative path that stays inside the resolved folder `root`."""
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
         return False
@@ -204,13 +216,14 @@ def _check_numbers(manifest: Manifest, rows: Iterable[Mapping[str, str]], *, whe
         for name, kind in manifest.covariates.items():
             if name not in row:
                 raise BadInput(f"{where}: the covariate {name!r} of site.toml is no column; correct one of the two")
-            if kind == "number" and row[name] and not _is_number(row[name]):
+            if kind == "number" and row[name] and not is_number(row[name]):
                 raise BadInput(f"{where} row {number}: {name} is no number; correct it or leave it empty")
-        if (spacing := row.get(SPACING)) and not (_is_number(spacing) and float(spacing) > 0):
+        if (spacing := row.get(SPACING)) and not (is_number(spacing) and float(spacing) > 0):
             raise BadInput(f"{where} row {number}: {SPACING} is no positive number; correct it or leave it empty")
 
 
-def _is_number(text: str) -> bool:
+def is_number(text: str) -> bool:
+    """Whether a covariate's text is a finite number."""
     try:
         return bool(np.isfinite(float(text)))
     except ValueError:

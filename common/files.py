@@ -17,10 +17,10 @@ from typing import Any, BinaryIO
 from common.errors import BadInput, RunFailed
 
 
-def write_atomic(path: Path, content: bytes) -> None:
+def write_atomic(path: Path, content: bytes, *, mode: int = 0o644) -> None:
     """Replace `path` by `content` in one step; a kill at any moment leaves the old file or the new one.
 
-    Raises RunFailed, in one line, where the disk is full or not writable.
+    `mode` is who may read it. Raises RunFailed, in one line, where the disk is full or not writable.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -32,7 +32,7 @@ def write_atomic(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
+        os.chmod(temporary, mode)
         os.replace(temporary, path)
         _fsync_folder(path.parent)
     except OSError as error:

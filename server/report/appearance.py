@@ -8,7 +8,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from server.report.drawing import Scale, element, group, join, line, path, svg, text, ticks
+from common.page.drawing import Scale, element, group, join, line, path, svg, text, ticks
 from server.report.numbers import decimal
 from server.report.reading import Appearance, Run
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from server.report.drawing import Scale, element, group, join, line, marker, path, svg, text
+from common.page.drawing import Scale, element, group, join, line, marker, path, svg, text
 from server.report.estimates import estimate, worst_first
 from server.report.numbers import decimal
 from server.report.reading import Run

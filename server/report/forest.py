@@ -8,7 +8,7 @@ import math
 
 from markupsafe import Markup
 
-from server.report.drawing import Scale, group, join, line, marker, svg, text, ticks
+from common.page.drawing import Scale, group, join, line, marker, svg, text, ticks
 from server.report.estimates import Estimate, estimate, worst_first
 from server.report.numbers import decimal, interval
 from server.report.reading import ALL, LEAVE_ONE_OUT, Run

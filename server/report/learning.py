@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from server.report.drawing import Scale, group, join, line, path, svg, text, ticks
+from common.page.drawing import Scale, group, join, line, path, svg, text, ticks
 from server.report.numbers import decimal, mean
 from server.report.reading import ARMS, IN_FEDERATION, LEAVE_ONE_OUT, Evaluation, Run
 

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 __all__ = ["render"]
 
-import base64
-import hashlib
 import re
 from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
+from common.page import render_page
+from common.page.drawing import element, marker
 from server.report.absence import absences, failures
 from server.report.appearance import descriptor_panels, histogram_panels
 from server.report.curves import CenterCurves, center_curves
-from server.report.drawing import element, marker
 from server.report.estimates import estimate
 from server.report.forest import forest
 from server.report.glossary import GLOSSARY
@@ -35,15 +33,8 @@ _PROTOCOLS = {
 
 def render(run: Run) -> str:
     """The whole page as HTML."""
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
-    template = environment.from_string(_resource("page.html.jinja"))
-    style = _resource("style.css")
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    return template.render(style=Markup(style), style_sha256=digest, **_context(run)).lstrip()
-
-
-def _resource(name: str) -> str:
-    return files("server.report").joinpath(name).read_text(encoding="utf-8")
+    template = files("server.report").joinpath("page.html.jinja").read_text(encoding="utf-8")
+    return render_page(template, **_context(run))
 
 
 def _context(run: Run) -> dict[str, Any]:
