@@ -10,7 +10,6 @@ from __future__ import annotations
 __all__ = ["HEADERS", "bmp_bytes", "center_archive", "mask_bytes", "table_bytes"]
 
 import io
-import re
 import zipfile
 from collections.abc import Iterable
 from datetime import datetime
@@ -24,6 +23,7 @@ from PIL import Image
 
 from simulation.phantom.cases import Case
 from simulation.phantom.features import NodeFeatures
+from simulation.phantom.workbook import EPOCH, store, without_times
 
 HEADERS = (
     "Image name",
@@ -47,8 +47,6 @@ HEADERS = (
 )
 """The table's columns in their order, misspelling included."""
 GROUPS = {False: "Benign", True: "Malignant"}
-EPOCH = (2026, 1, 1, 0, 0, 0)
-"""Time stamp of every member, so that a seed gives the same bytes."""
 BLANK_ROWS_AFTER = 3
 
 Row = tuple[int, bool, NodeFeatures]
@@ -90,7 +88,7 @@ def table_bytes(rows: Iterable[Row]) -> bytes:
                 sheet.cell(at, column).alignment = Alignment(horizontal="center")
     buffer = io.BytesIO()
     book.save(buffer)
-    return _without_times(buffer.getvalue())
+    return without_times(buffer.getvalue())
 
 
 def _cells(number: int, malignant: bool, node: NodeFeatures) -> list[str | int | float | None]:
@@ -119,19 +117,6 @@ def _cells(number: int, malignant: bool, node: NodeFeatures) -> list[str | int |
     ]
 
 
-def _without_times(xlsx: bytes) -> bytes:
-    """The same workbook without the time at which it was saved."""
-    stamp = f"{datetime(*EPOCH).isoformat()}Z".encode()
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(xlsx)) as old, zipfile.ZipFile(buffer, "w") as new:
-        for name in old.namelist():
-            content = old.read(name)
-            if name == "docProps/core.xml":
-                content = re.sub(rb"(<dcterms:modified[^>]*>)[^<]*", rb"\g<1>" + stamp, content)
-            _store(new, name, content)
-    return buffer.getvalue()
-
-
 def center_archive(path: Path, number: int, cases: Iterable[tuple[int, Case]]) -> None:
     """Write `Center-N.zip`. cases: each with its number within its class, in any order."""
     root = f"Center {number}"
@@ -140,16 +125,8 @@ def center_archive(path: Path, number: int, cases: Iterable[tuple[int, Case]]) -
         for k, case in cases:
             group = GROUPS[case.malignant]
             stem = f"{root}/{group}/{k} {group} "
-            _store(archive, f"{stem}Image.bmp", bmp_bytes(case.image))
-            _store(archive, f"{stem}Mask.tif", mask_bytes(case.mask))
-            _store(archive, f"{stem}Lesion.bmp", bmp_bytes(case.image * case.mask))
+            store(archive, f"{stem}Image.bmp", bmp_bytes(case.image))
+            store(archive, f"{stem}Mask.tif", mask_bytes(case.mask))
+            store(archive, f"{stem}Lesion.bmp", bmp_bytes(case.image * case.mask))
             rows.append((k, case.malignant, case.features))
-        _store(archive, f"{root}/{root}.xlsx", table_bytes(rows))
-
-
-def _store(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
-    """Add a member with a fixed time, owner-independent and lightly compressed."""
-    member = zipfile.ZipInfo(name, date_time=EPOCH)
-    member.compress_type = zipfile.ZIP_DEFLATED
-    member.external_attr = 0o644 << 16
-    archive.writestr(member, content, compresslevel=1)
+        store(archive, f"{root}/{root}.xlsx", table_bytes(rows))

@@ -238,8 +238,18 @@ def random_machine(rng: np.random.Generator) -> Machine:
     )
 
 
-def acquire(rng: np.random.Generator, tissue: Tissue, machine: Machine, *, pixel_mm: float) -> NDArray[np.uint8]:
-    """The (H, W) gray picture that `machine` makes of `tissue`, whose pixels measure `pixel_mm`."""
+def acquire(
+    rng: np.random.Generator,
+    tissue: Tissue,
+    machine: Machine,
+    *,
+    pixel_mm: float,
+    beam_mm: NDArray[np.float64] | None = None,
+) -> NDArray[np.uint8]:
+    """The (H, W) gray picture that `machine` makes of `tissue`, whose pixels measure `pixel_mm`.
+
+    beam_mm: (H,) distance of neighbouring columns in each row where that differs from `pixel_mm`: beams that diverge.
+    """
     depth = machine.depth_mm + pixel_mm * np.arange(tissue.echo_db.shape[0], dtype=np.float64)
     left = physics.attenuation_db(
         depth,
@@ -251,7 +261,10 @@ def acquire(rng: np.random.Generator, tissue: Tissue, machine: Machine, *, pixel
     lateral = physics.lateral_sigma_mm(
         depth, frequency_mhz=machine.frequency_mhz, f_number=machine.f_number, focus_mm=machine.focus_mm
     )
-    psf = Psf(physics.axial_sigma_mm(machine.frequency_mhz, machine.bandwidth) / pixel_mm, lateral / pixel_mm)
+    psf = Psf(
+        physics.axial_sigma_mm(machine.frequency_mhz, machine.bandwidth) / pixel_mm,
+        lateral / (pixel_mm if beam_mm is None else beam_mm),
+    )
     field = physics.backscatter(rng, tissue, frequency_mhz=machine.frequency_mhz, pixel_mm=pixel_mm, left_db=left)
     echo = physics.beamform(rng, field, psf, noise=10 ** ((machine.noise_db + amplified) / 20))
     gray = physics.compress(np.abs(echo), dynamic_range_db=machine.dynamic_range_db, gain_db=machine.gain_db)

@@ -32,9 +32,15 @@ class Outline:
 
     def distance(self, shape: tuple[int, int]) -> FloatImage:
         """(H, W) about the distance to the outline, px: negative inside, exact along the ellipse's axes."""
+        return self.distance_at(
+            np.arange(shape[0], dtype=np.float32)[:, None], np.arange(shape[1], dtype=np.float32)[None, :]
+        )
+
+    def distance_at(self, rows: FloatImage, columns: FloatImage) -> FloatImage:
+        """The same at points of any unit, where `rows` and `columns` meet by broadcasting."""
         cosine, sine = np.cos(self.tilt), np.sin(self.tilt)
-        y = (np.arange(shape[0], dtype=np.float32) - np.float32(self.row))[:, None]
-        x = (np.arange(shape[1], dtype=np.float32) - np.float32(self.column))[None, :]
+        y = rows - np.float32(self.row)
+        x = columns - np.float32(self.column)
         u = (x * np.float32(cosine) + y * np.float32(sine)) / np.float32(self.across)
         v = (y * np.float32(cosine) - x * np.float32(sine)) / np.float32(self.down)
         radius = np.sqrt(u * u + v * v) + np.float32(1e-6)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 __all__ = ["PRESETS", "write_phantom"]
 
-import csv
-import io
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -17,8 +15,9 @@ from common.errors import BadInput, RunFailed, suggest
 from common.randomness import derive
 from simulation.phantom.cases import DEFAULT_VISIBILITY, Case, center_case
 from simulation.phantom.centers import Center, lymphus_centers
+from simulation.phantom.truth import Value, csv_text
 
-PRESETS = ("lymphus",)
+PRESETS = ("lymphus", "behsof", "smclud", "deeplesion")
 """Data sets whose format can be written."""
 
 Progress = Callable[[int, int], None]
@@ -39,22 +38,47 @@ def write_phantom(
 
     out: a folder that is absent or empty. seed: the same seed gives the same bytes. shift: how far the centers differ,
     0 not at all, 1 as centers do (`simulation.phantom.centers`). visibility: how clearly features show, 0 to 1.
-    extra_centers: further machines beyond the data set's own. patients: cases of each center, at least 2; None for as
-    many as the article has. progress: called with the cases done and their total.
+    extra_centers: further machines beyond the data set's own; only lymphus's format has room for them. patients: None
+    for as many as the data set has, else at least 2, of each center in lymphus and behsof, in all in smclud and
+    deeplesion. progress: called with the pictures done and their total.
 
     Raises BadInput for a value out of range or a folder that holds something, RunFailed where the disk fails.
     """
     _check(shift=shift, visibility=visibility, extra_centers=extra_centers, patients=patients)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise BadInput(f"{out} exists and is not an empty folder; name another one or empty it")
-    match preset:
-        case "lymphus":
-            centers = lymphus_centers(seed=seed, shift=shift, extra=extra_centers, patients=patients)
-            # One thread: the pictures are small, and the number of threads must not show in the bytes.
-            with threadpool_limits(1):
-                _fill(out, lambda folder: _write_lymphus(folder, centers, seed, visibility, progress))
-        case _:
-            raise BadInput(f"preset {preset} is not known; known are {', '.join(PRESETS)}{suggest(preset, PRESETS)}")
+    if preset not in PRESETS:
+        raise BadInput(f"preset {preset} is not known; known are {', '.join(PRESETS)}{suggest(preset, PRESETS)}")
+    if extra_centers and preset != "lymphus":
+        raise BadInput(f"{preset}'s format has no room for extra centers; leave them out, or take lymphus")
+
+    def write(folder: Path) -> None:
+        match preset:
+            case "lymphus":
+                centers = lymphus_centers(seed=seed, shift=shift, extra=extra_centers, patients=patients)
+                _write_lymphus(folder, centers, seed, visibility, progress)
+            case "behsof":
+                from simulation.phantom.behsof import write_behsof
+
+                write_behsof(
+                    folder, seed=seed, shift=shift, visibility=visibility, patients=patients, progress=progress
+                )
+            case "smclud":
+                from simulation.phantom.smclud import write_smclud
+
+                write_smclud(
+                    folder, seed=seed, shift=shift, visibility=visibility, patients=patients, progress=progress
+                )
+            case "deeplesion":
+                from simulation.phantom.deeplesion import write_deeplesion
+
+                write_deeplesion(
+                    folder, seed=seed, shift=shift, visibility=visibility, patients=patients, progress=progress
+                )
+
+    # One thread: the pictures are small, and the number of threads must not show in the bytes.
+    with threadpool_limits(1):
+        _fill(out, write)
 
 
 def _check(*, shift: float, visibility: float, extra_centers: int, patients: int | None) -> None:
@@ -90,11 +114,11 @@ def _write_lymphus(
     from simulation.phantom.lymphus import GROUPS, center_archive
 
     total = sum(center.benign + center.malignant for center in centers)
-    truth: list[dict[str, str | float | bool]] = []
+    truth: list[dict[str, Value]] = []
 
     def noted(center: Center) -> Iterator[tuple[int, Case]]:
         for k, case in _cases(center, seed=seed, visibility=visibility):
-            place: dict[str, str | float | bool] = {
+            place: dict[str, Value] = {
                 "center": center.number,
                 "group": GROUPS[case.malignant],
                 "number": k,
@@ -106,7 +130,7 @@ def _write_lymphus(
 
     for center in centers:
         center_archive(folder / f"Center-{center.number}.zip", center.number, noted(center))
-    (folder / "truth.csv").write_text(_csv(truth), encoding="utf-8")
+    (folder / "truth.csv").write_text(csv_text(truth), encoding="utf-8")
 
 
 def _cases(center: Center, *, seed: int, visibility: float) -> Iterator[tuple[int, Case]]:
@@ -115,18 +139,3 @@ def _cases(center: Center, *, seed: int, visibility: float) -> Iterator[tuple[in
         for k in range(1, count + 1):
             rng = derive(seed, "phantom", "lymphus", center.number, int(malignant), k)
             yield k, center_case(rng, center, malignant=malignant, visibility=visibility)
-
-
-def _csv(rows: list[dict[str, str | float | bool]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({name: _cell(value) for name, value in row.items()})
-    return text.getvalue()
-
-
-def _cell(value: str | float | bool) -> str:
-    if isinstance(value, bool):
-        return str(int(value))
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
