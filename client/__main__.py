@@ -23,10 +23,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         commands, "import", "turn a data set into site folders",
         "python -m client import lymphus ~/Downloads/Center-1.zip --out sites", _import,
     )  # fmt: skip
-    importer.add_argument("format", metavar="FORMAT", help="lymphus or busbra")
+    importer.add_argument("format", metavar="FORMAT", help="lymphus, behsof, smclud or busbra")
     importer.add_argument("source", type=Path, metavar="SOURCE", help="the archive or folder as it was downloaded")
     importer.add_argument("--out", type=Path, required=True, metavar="PARENT", help="site folders are made in here")
-    importer.add_argument("--task", help="behsof: which question the labels answer")
+    importer.add_argument("--task", help="behsof: which question the labels answer (default steatosis-s2)")
     importer.add_argument("--sites", type=int, help="deeplesion: into how many artificial sites to cut it")
     importer.add_argument("--by", help="deeplesion: cut by patient, spacing or dirichlet")
     importer.add_argument("--patients", metavar="TABLE", help="smclud: the patient table (csv or xlsx)")
@@ -71,11 +71,12 @@ def _import(options: argparse.Namespace) -> int:
 
 
 def _line(summary: ImportSummary) -> str:
-    """One site in one line, such as `sites/tal: 18 patients, 240 images (benign 120, ...); 2 left out`."""
+    """One site in one line, such as `sites/tal: 18 patients, 240 images (benign 120, ...); 2 left out`; below it its notes."""
     classes = ", ".join(f"{name} {count}" for name, count in summary.classes.items())
     splits = ", ".join(f"{name} {count}" for name, count in summary.splits.items())
     left = f"; {summary.skipped} left out, see private/skipped.csv" if summary.skipped else ""
-    return f"{summary.folder}: {summary.patients} patients, {summary.images} images ({classes}; {splits}){left}"
+    notes = "".join(f"\n  note: {note}" for note in summary.notes)
+    return f"{summary.folder}: {summary.patients} patients, {summary.images} images ({classes}; {splits}){left}{notes}"
 
 
 def _start(options: argparse.Namespace) -> int:

@@ -87,8 +87,10 @@ def _import(source: Source, path: Path, imports: Path, folder: Path) -> None:
 
 
 def _listing_key(source: Source, path: Path) -> str:
-    """Names, sizes and times of the source's files, so that a changed source is imported anew."""
+    """Names, sizes and times of the source's files and of those that its options name, so that a changed source is imported anew."""
     files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
     about = [(str(file.relative_to(path.parent)), (s := file.stat()).st_size, s.st_mtime_ns) for file in files]
+    beside = [Path(name) for name in (source.options.patients, source.options.map) if name and Path(name).is_file()]
+    about += [(str(file), (s := file.stat()).st_size, s.st_mtime_ns) for file in beside]
     told = [_IMPORT_VERSION, source.format, to_table(source.options), about]
     return sha256_bytes(json.dumps(told).encode())[:16]

@@ -9,16 +9,23 @@ from contextlib import AbstractContextManager
 from dataclasses import fields
 from pathlib import Path
 
+from client.importers.behsof import behsof
 from client.importers.busbra import busbra
 from client.importers.case import Collection, ImportSummary
 from client.importers.lymphus import lymphus
 from client.importers.site_writer import Progress, write_sites
+from client.importers.smclud import smclud
 from common.config import ImportOptions
 from common.errors import BadInput, suggest
 
-FORMATS = ("lymphus", "busbra")
+FORMATS = ("lymphus", "behsof", "smclud", "busbra")
 
-_TAKEN: Mapping[str, tuple[str, ...]] = {"lymphus": (), "busbra": ()}
+_TAKEN: Mapping[str, tuple[str, ...]] = {
+    "lymphus": ("password_file",),
+    "behsof": ("task", "password_file"),
+    "smclud": ("patients", "pattern", "password_file"),
+    "busbra": ("password_file",),
+}
 """The options that each format takes."""
 _NONE = ImportOptions()
 
@@ -51,9 +58,15 @@ def _opened(format: str, source: Path, options: ImportOptions) -> AbstractContex
     _check_options(format, options)
     match format:
         case "lymphus":
-            return lymphus(source)
+            return lymphus(source, password_file=options.password_file)
+        case "behsof":
+            return behsof(source, task=options.task, password_file=options.password_file)
+        case "smclud":
+            return smclud(
+                source, patients=options.patients, pattern=options.pattern, password_file=options.password_file
+            )
         case "busbra":
-            return busbra(source)
+            return busbra(source, password_file=options.password_file)
         case _:
             known = ", ".join(FORMATS)
             raise BadInput(f"unknown format {format!r}{suggest(format, FORMATS)}; the formats are {known}")

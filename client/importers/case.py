@@ -10,7 +10,7 @@ from pathlib import Path
 
 from client.box import Box
 from client.importers.archive import Member
-from client.manifest import CovariateKind
+from client.manifest import CovariateKind, Role
 from common.tasks import Task
 
 
@@ -35,7 +35,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A row or file that was left out: where it stands (by number), and why."""
+    """A row or file that was left out, or is remarkable: where it stands (by number), and why."""
 
     where: str
     reason: str
@@ -46,7 +46,8 @@ class Collection:
     """The cases of one site to be, in source order.
 
     `namespace` keeps apart patients of different data sets that bear the same id. `image_formats` and `mask_formats`
-    are PIL's names of what the files may be.
+    are PIL's names of what the files may be. `purpose` is what a held-out site is for, where it has a name. `notes` are
+    sentences for whoever imports; `remarks` say by row what else was noticed, and go to private/remarks.csv.
     """
 
     site: str
@@ -57,11 +58,18 @@ class Collection:
     skipped: tuple[Skipped, ...] = ()
     image_formats: tuple[str, ...] = ("PNG",)
     mask_formats: tuple[str, ...] = ("PNG",)
+    role: Role = "train"
+    purpose: str | None = None
+    notes: tuple[str, ...] = ()
+    remarks: tuple[Skipped, ...] = ()
 
 
 @dataclass(frozen=True)
 class ImportSummary:
-    """What was taken: `classes` and `splits` count images, `split_patients` patients, `skipped` what was left out."""
+    """What was taken: `classes` and `splits` count images, `split_patients` patients, `skipped` what was left out.
+
+    `notes` are sentences about the data that whoever imports must know.
+    """
 
     site: str
     folder: Path
@@ -71,3 +79,4 @@ class ImportSummary:
     splits: Mapping[str, int]
     split_patients: Mapping[str, int]
     skipped: int
+    notes: tuple[str, ...] = ()

@@ -150,7 +150,7 @@ def _row(case: Case, stored: _Stored, patient: str, side: str, collection: Colle
 
 
 def _write_private(collection: Collection, folder: Path, stored: Sequence[_Stored], names: Mapping[str, str]) -> None:
-    """names.csv: what each file and patient was called; skipped.csv: what was left out, and why."""
+    """names.csv: what each file and patient was called; skipped.csv: what was left out, and why; remarks.csv: the rest."""
     folder.mkdir(mode=0o700)
     links = (
         [kept.image, names[case.patient], case.patient, case.where, str(case.image.path), _path(case.mask)]
@@ -160,6 +160,9 @@ def _write_private(collection: Collection, folder: Path, stored: Sequence[_Store
     _write(folder / "names.csv", _csv(header, links), mode=0o600)
     left_out = ([item.where, item.reason] for item in collection.skipped)
     _write(folder / "skipped.csv", _csv(("where", "reason"), left_out), mode=0o600)
+    if collection.remarks:
+        remarks = ([item.where, item.reason] for item in collection.remarks)
+        _write(folder / "remarks.csv", _csv(("where", "remark"), remarks), mode=0o600)
 
 
 def _path(member: Member | None) -> str:
@@ -185,6 +188,8 @@ def _manifest(collection: Collection, patients: int, split_seed: int) -> Manifes
     return Manifest(
         id=collection.site,
         task=collection.task,
+        role=collection.role,
+        purpose=collection.purpose,
         nominal_patients=max(10, 10 * round(patients / 10)),
         split_seed=split_seed,
         covariates=dict(collection.covariates),
@@ -204,4 +209,5 @@ def _summary(collection: Collection, folder: Path, sides: Mapping[str, str]) -> 
         splits={side: images[side] for side in SPLITS},
         split_patients={side: patients[side] for side in SPLITS},
         skipped=len(collection.skipped),
+        notes=collection.notes,
     )
