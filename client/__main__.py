@@ -23,11 +23,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         commands, "import", "turn a data set into site folders",
         "python -m client import lymphus ~/Downloads/Center-1.zip --out sites", _import,
     )  # fmt: skip
-    importer.add_argument("format", metavar="FORMAT", help="lymphus, busbra, deeplesion, csv or folder")
+    importer.add_argument(
+        "format", metavar="FORMAT", help="lymphus, behsof, smclud, deeplesion, busbra, csv, folder or dicom"
+    )
     importer.add_argument("source", type=Path, metavar="SOURCE", help="the archive or folder as it was downloaded")
     importer.add_argument("--out", type=Path, required=True, metavar="PARENT", help="site folders are made in here")
     importer.add_argument(
-        "--task", help="behsof: which question the labels answer; csv: its name; folder: NAME:POSITIVE"
+        "--task",
+        help="behsof: which question the labels answer (default steatosis-s2); csv: its name; folder: NAME:POSITIVE",
     )
     importer.add_argument("--sites", type=int, help="deeplesion: into how many artificial sites to cut it")
     importer.add_argument("--by", help="deeplesion: cut by patient, spacing or dirichlet")

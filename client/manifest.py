@@ -47,14 +47,16 @@ class Manifest:
     """`site.toml`, parsed.
 
     `nominal_patients`: the public stand-in for the number of patients; `split_seed`: what drew the split where there is
-    no official one; `artificial`: cut from one center for an experiment, not a center of its own, which reports must
-    say; `covariates`: how each further column of cases.csv is to be read.
+    no official one; `purpose`: what a held-out site is for, such as `caliper-shortcut`; `artificial`: cut from one center
+    for an experiment, not a center of its own, which reports must say; `covariates`: how each further column of cases.csv
+    is to be read.
     """
 
     id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
     task: Task
     nominal_patients: Annotated[int, Field(ge=1)]
     role: Role = "train"
+    purpose: str | None = None
     split_seed: Annotated[int, Field(ge=0)] = 0
     artificial: bool = False
     policy: Policy = field(default_factory=Policy)

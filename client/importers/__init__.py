@@ -9,28 +9,34 @@ from contextlib import AbstractContextManager
 from dataclasses import fields
 from pathlib import Path
 
+from client.importers.behsof import behsof
 from client.importers.busbra import busbra
 from client.importers.case import Collection, ImportSummary
 from client.importers.class_folders import class_folders
 from client.importers.deeplesion import deeplesion
 from client.importers.lymphus import lymphus
 from client.importers.site_writer import Progress, write_sites
+from client.importers.smclud import smclud
 from client.importers.table_map import mapped_table
 from common.config import ImportOptions
 from common.errors import BadInput, suggest
 
 FORMATS = (
     "lymphus",
-    "busbra",
+    "behsof",
+    "smclud",
     "deeplesion",
+    "busbra",
     "csv",
     "folder",
 )
 
 _TAKEN: Mapping[str, tuple[str, ...]] = {
-    "lymphus": (),
-    "busbra": (),
+    "lymphus": ("password_file",),
+    "behsof": ("task", "password_file"),
+    "smclud": ("patients", "pattern", "password_file"),
     "deeplesion": ("task", "sites", "by"),
+    "busbra": ("password_file",),
     "csv": ("map", "site", "task"),
     "folder": ("site", "task", "pattern"),
 }
@@ -68,9 +74,15 @@ def _opened(
     _check_options(format, options)
     match format:
         case "lymphus":
-            return lymphus(source)
+            return lymphus(source, password_file=options.password_file)
+        case "behsof":
+            return behsof(source, task=options.task, password_file=options.password_file)
+        case "smclud":
+            return smclud(
+                source, patients=options.patients, pattern=options.pattern, password_file=options.password_file
+            )
         case "busbra":
-            return busbra(source)
+            return busbra(source, password_file=options.password_file)
         case "deeplesion":
             return deeplesion(source, options, split_seed=split_seed)
         case "csv":

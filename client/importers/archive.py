@@ -1,7 +1,7 @@
 """A zip or a folder, read the same way: members by number, one at a time, nothing unpacked to disk.
 
-Names inside an archive are hostile until shown otherwise: absolute names, `..`, links, clashes of case and members that
-are too large end the import. Errors name the archive's label and the member's number, never its name.
+An encrypted zip (ZipCrypto or AES) is read through pyzipper, with the password on the first line of a file. Names inside an archive are hostile until shown otherwise: absolute names, `..`, links, clashes of case and members that
+are too large end the import. Errors name the archive's label and the member's number, never its name, and no password.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ __all__ = ["MAX_MEMBER_BYTES", "Archive", "Member", "open_archive"]
 
 import os
 import stat
+import unicodedata
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path, PurePosixPath
+from typing import IO, Protocol
 
 from common.errors import BadInput
 
@@ -23,8 +25,10 @@ MAX_MEMBER_BYTES = 256 * 2**20
 """Largest member that is read, unpacked, in bytes; an 8-bit picture of the most pixels is a quarter of it."""
 MAX_MEMBERS = 1_000_000
 
-_UNREADABLE = (OSError, EOFError, ValueError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
-
+_ENCRYPTED, _STRONGLY_ENCRYPTED = 1, 1 << 6
+"""Bits of a member's flags."""
+_TRIED = 8
+"""Members on which a password is tried before any is read: a wrong one passes a single check once in 256 times."""
 
 _Reader = Callable[[int], bytes]
 """Gives the content of the file at a place in `Archive.paths`."""
@@ -43,18 +47,30 @@ class Member:
         """How an error or private/skipped.csv names this file."""
         return f"{self.archive.label}, member {self.number}"
 
+    @property
+    def hidden(self) -> bool:
+        """Whether it is a file that systems leave behind and people do not see."""
+        clutter = (".", "~$", "__MACOSX")
+        return any(part.startswith(clutter) for part in self.path.parts)
+
+    @property
+    def size(self) -> int:
+        """Its length in bytes, unpacked, as the archive says."""
+        return self.archive.sizes[self.number - 1]
+
     def read(self) -> bytes:
-        """The whole content. Raises BadInput where it is damaged, encrypted or too large."""
+        """The whole content. Raises BadInput where it is damaged or too large."""
         return self.archive.read(self)
 
 
 @dataclass(frozen=True, eq=False)
 class Archive:
-    """An open archive. `label` names it in errors."""
+    """An open archive. `label` names it in errors; `sizes` are the files' lengths in bytes, in the order of `paths`."""
 
     label: str
     paths: tuple[PurePosixPath, ...]
     reader: _Reader
+    sizes: tuple[int, ...] = ()
 
     def members(self) -> list[Member]:
         """All files, in the archive's own order (a folder's is sorted)."""
@@ -66,26 +82,70 @@ class Archive:
             return self.reader(member.number - 1)
         except BadInput as error:
             raise BadInput(f"{member.where}: {error}") from None
-        except _UNREADABLE as error:
+        except Exception as error:  # the trust boundary: unpackers raise nearly anything on a damaged file
             kind = type(error).__name__
             raise BadInput(f"{member.where}: cannot be read ({kind}); get the archive again") from None
 
 
+class _Zip(Protocol):
+    """What zipfile.ZipFile and pyzipper.AESZipFile share."""
+
+    def infolist(self) -> list[zipfile.ZipInfo]: ...
+
+    def open(self, name: zipfile.ZipInfo) -> IO[bytes]: ...
+
+
 @contextmanager
-def open_archive(source: Path, *, label: str) -> Iterator[Archive]:
-    """Open a zip or a folder and check every name in it. Raises BadInput."""
+def open_archive(source: Path, *, label: str, password_file: str | None = None) -> Iterator[Archive]:
+    """Open a zip or a folder and check every name in it, and the password where it is encrypted. Raises BadInput."""
+    password = None if password_file is None else _password(Path(password_file))
     if source.is_dir():
         paths = _folder_paths(source, label)
-        yield Archive(label, paths, _folder_reader(source, paths))
+        sizes = tuple((source / path).stat().st_size for path in paths)
+        yield Archive(label, paths, _folder_reader(source, paths), sizes)
         return
+    with _opened(source, label, password) as opened:
+        infos = _files(opened)
+        _check_zip(infos, label)
+        _check_password(opened, infos, password, label)
+        paths = tuple(PurePosixPath(info.filename) for info in infos)
+        yield Archive(label, paths, _zip_reader(opened, infos), tuple(info.file_size for info in infos))
+
+
+@contextmanager
+def _opened(source: Path, label: str, password: bytes | None) -> Iterator[_Zip]:
+    """The zip through the standard library, or through pyzipper where a password is at hand."""
     try:
-        opened = zipfile.ZipFile(source)
-    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile):
+        if password is None:
+            opened = zipfile.ZipFile(source)
+        else:
+            import pyzipper
+
+            opened = pyzipper.AESZipFile(source)
+            opened.setpassword(password)
+    except Exception:  # the trust boundary: a damaged directory raises nearly anything
         raise BadInput(f"{label}: not a zip file, or damaged; get the archive again") from None
     with opened:
-        infos = [info for info in opened.infolist() if not info.is_dir()]
-        _check_zip(infos, label)
-        yield Archive(label, tuple(PurePosixPath(info.filename) for info in infos), _zip_reader(opened, infos))
+        yield opened
+
+
+def _password(path: Path) -> bytes:
+    """The first line of a password file, as bytes. Raises BadInput."""
+    try:
+        with path.open("rb") as file:
+            line = file.readline(4096).removeprefix(b"\xef\xbb\xbf").rstrip(b"\r\n")
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or "no such name"
+        raise BadInput(
+            f"the password file cannot be read ({why}); put the archive's password on its first line"
+        ) from None
+    if not line:
+        raise BadInput("the first line of the password file is empty; put the archive's password there")
+    return line
+
+
+def _files(opened: _Zip) -> list[zipfile.ZipInfo]:
+    return [info for info in opened.infolist() if not info.is_dir()]
 
 
 def _check_zip(infos: list[zipfile.ZipInfo], label: str) -> None:
@@ -101,18 +161,43 @@ def _check_zip(infos: list[zipfile.ZipInfo], label: str) -> None:
             raise BadInput(f"{where}: a symbolic link; do not trust this file")
         if info.file_size > MAX_MEMBER_BYTES:
             raise BadInput(f"{where}: unpacks to more than {MAX_MEMBER_BYTES >> 20} MiB; do not trust this file")
-        if info.flag_bits & 1:
-            raise BadInput(f"{where}: encrypted; unpack the archive with its password and import the folder")
-        folded = str(path).casefold()
+        folded = unicodedata.normalize("NFC", str(path)).casefold()
         if folded in seen:
             raise BadInput(f"{where}: bears the name of an earlier member; get the archive again")
         seen.add(folded)
 
 
-def _zip_reader(opened: zipfile.ZipFile, infos: list[zipfile.ZipInfo]) -> _Reader:
+def _check_password(opened: _Zip, infos: list[zipfile.ZipInfo], password: bytes | None, label: str) -> None:
+    """Try the password on the first encrypted members: opening one reads its header alone."""
+    encrypted = ((number, info) for number, info in enumerate(infos, start=1) if info.flag_bits & _ENCRYPTED)
+    for number, info in islice(encrypted, _TRIED):
+        where = f"{label}, member {number}"
+        if info.flag_bits & _STRONGLY_ENCRYPTED:
+            raise BadInput(f"{where}: neither ZipCrypto nor AES; unpack the archive and import the folder")
+        if password is None:
+            raise BadInput(f"{where}: encrypted; name a file with the archive's password (--password-file)")
+        try:
+            opened.open(info).close()
+        except NotImplementedError as error:  # a RuntimeError too
+            raise BadInput(f"{where}: cannot be read ({error}); pack the archive again, deflated") from None
+        except RuntimeError:
+            raise BadInput(f"{where}: the password does not fit; correct the first line of the password file") from None
+        except Exception as error:  # the trust boundary
+            kind = type(error).__name__
+            raise BadInput(f"{where}: cannot be read ({kind}); get the archive again") from None
+
+
+def _zip_reader(opened: _Zip, infos: list[zipfile.ZipInfo]) -> _Reader:
     def read(place: int) -> bytes:
-        with opened.open(infos[place]) as file:
-            content = file.read(MAX_MEMBER_BYTES + 1)
+        try:
+            with opened.open(infos[place]) as file:
+                content = file.read(MAX_MEMBER_BYTES + 1)
+        except Exception:  # a wrong password may show no earlier than here
+            if infos[place].flag_bits & _ENCRYPTED:
+                raise BadInput(
+                    "cannot be read: damaged, or its password is another one; get the archive again"
+                ) from None
+            raise
         if len(content) > MAX_MEMBER_BYTES:
             raise BadInput(f"unpacks to more than {MAX_MEMBER_BYTES >> 20} MiB; do not trust this file")
         return content

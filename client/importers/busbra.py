@@ -29,11 +29,11 @@ _TABLE = "bus_data.csv"
 
 
 @contextmanager
-def busbra(source: Path) -> Iterator[list[Collection]]:
+def busbra(source: Path, *, password_file: str | None = None) -> Iterator[list[Collection]]:
     """The devices in `source` (a folder or a zip), in order of first appearance in the table. Raises BadInput."""
     if not source.exists():
         raise BadInput(f"{source}: no such file or folder; give the folder that holds {_TABLE}")
-    with open_archive(source, label="archive busbra") as archive:
+    with open_archive(source, label="archive busbra", password_file=password_file) as archive:
         yield _collections(archive)
 
 

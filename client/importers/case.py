@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from client.box import Box
-from client.manifest import CovariateKind
+from client.manifest import CovariateKind, Role
 from common.tasks import Task
 
 
@@ -49,7 +49,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A row or file that was left out: where it stands (by number), and why."""
+    """A row or file that was left out, or is remarkable: where it stands (by number), and why."""
 
     where: str
     reason: str
@@ -68,8 +68,9 @@ class Collection:
     """The cases of one site to be, in source order.
 
     `namespace` keeps apart patients of different data sets that bear the same id. `image_formats` and `mask_formats`
-    are PIL's names of what the files may be. `artificial`: cut from one center for an experiment. `notes` are sentences
-    that whoever imports must read.
+    are PIL's names of what the files may be. `artificial`: cut from one center for an experiment. `purpose` is what a
+    held-out site is for, where it has a name. `notes` are sentences that whoever imports must read; `remarks` say by row
+    what else was noticed, and go to private/remarks.csv.
     """
 
     site: str
@@ -80,8 +81,11 @@ class Collection:
     skipped: LeftOut = ()
     image_formats: tuple[str, ...] = ("PNG",)
     mask_formats: tuple[str, ...] = ("PNG",)
+    role: Role = "train"
+    purpose: str | None = None
     artificial: bool = False
     notes: tuple[str, ...] = ()
+    remarks: tuple[Skipped, ...] = ()
 
 
 @dataclass(frozen=True)

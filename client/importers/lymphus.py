@@ -65,7 +65,7 @@ class _Parts(NamedTuple):
 
 
 @contextmanager
-def lymphus(source: Path) -> Iterator[list[Collection]]:
+def lymphus(source: Path, *, password_file: str | None = None) -> Iterator[list[Collection]]:
     """The centers in `source`, by number: a zip, an extracted folder, or a folder that holds several of either.
 
     Archives stay open inside the context. Raises BadInput.
@@ -73,7 +73,8 @@ def lymphus(source: Path) -> Iterator[list[Collection]]:
     with ExitStack() as stack:
         found: dict[int, Collection] = {}
         for place, path in enumerate(_archives(source), start=1):
-            archive = stack.enter_context(open_archive(path, label=_label(path, place)))
+            opened = open_archive(path, label=_label(path, place), password_file=password_file)
+            archive = stack.enter_context(opened)
             number = _center_number(archive, path)
             if number in found:
                 raise BadInput(f"{archive.label}: center {number} is there twice; leave one archive or folder of it")
@@ -143,7 +144,7 @@ def _sort(archive: Archive) -> _Parts:
     tables = []
     for member in archive.members():
         name = member.path.name
-        if any(part.startswith((".", "~$", "__MACOSX")) for part in member.path.parts):
+        if member.hidden:
             parts.skipped.append(Skipped(member.where, "a hidden file"))
         elif name.lower().endswith(".xlsx"):
             tables.append(member)

@@ -155,7 +155,7 @@ def _row(case: Case, stored: _Stored, patient: str, side: str, collection: Colle
 
 
 def _write_private(collection: Collection, folder: Path, stored: Sequence[_Stored], names: Mapping[str, str]) -> None:
-    """names.csv: what each file and patient was called; skipped.csv: what was left out, and why."""
+    """names.csv: what each file and patient was called; skipped.csv: what was left out, and why; remarks.csv: the rest."""
     folder.mkdir(mode=0o700)
     links = (
         [kept.image, names[case.patient], case.patient, case.where, str(case.image.path), _path(case.mask)]
@@ -165,6 +165,9 @@ def _write_private(collection: Collection, folder: Path, stored: Sequence[_Store
     _write_table(folder / "names.csv", header, links, mode=0o600)
     left_out = ([item.where, item.reason] for item in collection.skipped)
     _write_table(folder / "skipped.csv", ("where", "reason"), left_out, mode=0o600)
+    if collection.remarks:
+        remarks = ([item.where, item.reason] for item in collection.remarks)
+        _write_table(folder / "remarks.csv", ("where", "remark"), remarks, mode=0o600)
 
 
 def _path(file: File | None) -> str:
@@ -193,6 +196,8 @@ def _manifest(collection: Collection, patients: int, split_seed: int) -> Manifes
     return Manifest(
         id=collection.site,
         task=collection.task,
+        role=collection.role,
+        purpose=collection.purpose,
         nominal_patients=max(10, 10 * round(patients / 10)),
         split_seed=split_seed,
         artificial=collection.artificial,

@@ -39,10 +39,10 @@ class Row(NamedTuple):
     values: dict[str, str]
 
 
-def csv_rows(content: bytes, *, where: str, columns: Sequence[str]) -> Iterator[Row]:
+def csv_rows(content: bytes, *, where: str, columns: Sequence[str], delimiter: str = ",") -> Iterator[Row]:
     """Rows of a CSV file in UTF-8 that has at least `columns`; blank rows are left out. Raises BadInput."""
     try:
-        reader = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
+        reader = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), delimiter=delimiter, strict=True)
         yield from _rows(enumerate(reader, start=1), where=where, columns=columns)
     except (UnicodeDecodeError, csv.Error) as error:
         raise BadInput(f"{where}: cannot be read as CSV in UTF-8 ({type(error).__name__}); save it so") from None
@@ -113,7 +113,8 @@ def _rows(lines: Iterator[tuple[int, list[str]]], *, where: str, columns: Sequen
             continue
         yield Row(number, {name: value for name, value in zip(header, values, strict=False) if name})
     if header is None:
-        raise BadInput(f"{where}: the table is empty; it needs the columns {', '.join(columns)}")
+        needs = f"; it needs the columns {', '.join(columns)}" if columns else "; it needs a header and rows"
+        raise BadInput(f"{where}: the table is empty{needs}")
 
 
 def _check_header(header: Sequence[str], *, where: str, columns: Sequence[str]) -> None:
