@@ -23,10 +23,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         commands, "import", "turn a data set into site folders",
         "python -m client import lymphus ~/Downloads/Center-1.zip --out sites", _import,
     )  # fmt: skip
-    importer.add_argument("format", metavar="FORMAT", help="lymphus or busbra")
+    importer.add_argument("format", metavar="FORMAT", help="lymphus, busbra or dicom")
     importer.add_argument("source", type=Path, metavar="SOURCE", help="the archive or folder as it was downloaded")
     importer.add_argument("--out", type=Path, required=True, metavar="PARENT", help="site folders are made in here")
-    importer.add_argument("--task", help="behsof: which question the labels answer")
+    importer.add_argument("--task", help="behsof: which question the labels answer; dicom: NAME:POSITIVE")
     importer.add_argument("--sites", type=int, help="deeplesion: into how many artificial sites to cut it")
     importer.add_argument("--by", help="deeplesion: cut by patient, spacing or dirichlet")
     importer.add_argument("--patients", metavar="TABLE", help="smclud: the patient table (csv or xlsx)")

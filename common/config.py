@@ -49,7 +49,7 @@ Rate = Annotated[float, Field(gt=0)]
 class ImportOptions:
     """What an importer must be told beyond its source; each format takes its own and refuses the others.
 
-    `task` (behsof): which of the data set's questions the labels answer. `sites` and `by` (deeplesion): how many
+    `task` (behsof): which of the data set's questions the labels answer; (dicom): `NAME:POSITIVE`. `sites` and `by` (deeplesion): how many
     artificial sites, and along what they are cut. `patients` (smclud): the patient table; `pattern` (smclud, folder): a
     regular expression whose group `patient` finds the patient in a file's path. `map` (csv): the TOML file that says
     what the columns mean. `site` (folder, csv, dicom): the id of the site. `password_file`: holds the archive's

@@ -16,9 +16,13 @@ from client.importers.site_writer import Progress, write_sites
 from common.config import ImportOptions
 from common.errors import BadInput, suggest
 
-FORMATS = ("lymphus", "busbra")
+FORMATS = ("lymphus", "busbra", "dicom")
 
-_TAKEN: Mapping[str, tuple[str, ...]] = {"lymphus": (), "busbra": ()}
+_TAKEN: Mapping[str, tuple[str, ...]] = {
+    "lymphus": (),
+    "busbra": (),
+    "dicom": ("site", "task"),
+}
 """The options that each format takes."""
 _NONE = ImportOptions()
 
@@ -54,6 +58,10 @@ def _opened(format: str, source: Path, options: ImportOptions) -> AbstractContex
             return lymphus(source)
         case "busbra":
             return busbra(source)
+        case "dicom":
+            from client.importers.dicom import dicom  # pydicom is slow to import
+
+            return dicom(source, options)
         case _:
             known = ", ".join(FORMATS)
             raise BadInput(f"unknown format {format!r}{suggest(format, FORMATS)}; the formats are {known}")
