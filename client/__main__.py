@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     importer.add_argument("--out", type=Path, required=True, metavar="PARENT", help="site folders are made in here")
     importer.add_argument(
         "--task",
-        help="behsof: which question the labels answer (default steatosis-s2); csv: its name; folder: NAME:POSITIVE",
+        help="behsof: which question the labels answer (default steatosis-s2); csv: its name; folder, dicom: NAME:POSITIVE",
     )
     importer.add_argument("--sites", type=int, help="deeplesion: into how many artificial sites to cut it")
     importer.add_argument("--by", help="deeplesion: cut by patient, spacing or dirichlet")

@@ -49,11 +49,11 @@ Rate = Annotated[float, Field(gt=0)]
 class ImportOptions:
     """What an importer must be told beyond its source; each format takes its own and refuses the others.
 
-    `task` (behsof): which of the data set's questions the labels answer, without it `steatosis-s2`; (csv, folder): the
-    name of the task. `sites` and `by` (deeplesion): how many artificial sites, and along what they are cut. `patients`
-    (smclud): the patient table; `pattern` (smclud, folder): a regular expression whose group `patient` finds the patient
-    in a file's name (smclud) or path (folder). `map` (csv): the TOML file that says what the columns mean. `site` (folder,
-    csv, dicom): the id of the site. `password_file`: holds the archive's password.
+    `task` (behsof): which of the data set's questions the labels answer, without it `steatosis-s2`; (csv): the name of the
+    task; (folder, dicom): `NAME:POSITIVE`. `sites` and `by` (deeplesion): how many artificial sites, and along what they
+    are cut. `patients` (smclud): the patient table; `pattern` (smclud, folder): a regular expression whose group `patient`
+    finds the patient in a file's name (smclud) or path (folder). `map` (csv): the TOML file that says what the columns
+    mean. `site` (folder, csv, dicom): the id of the site. `password_file`: holds the archive's password.
     """
 
     task: str | None = None

@@ -29,6 +29,7 @@ FORMATS = (
     "busbra",
     "csv",
     "folder",
+    "dicom",
 )
 
 _TAKEN: Mapping[str, tuple[str, ...]] = {
@@ -39,6 +40,7 @@ _TAKEN: Mapping[str, tuple[str, ...]] = {
     "busbra": ("password_file",),
     "csv": ("map", "site", "task"),
     "folder": ("site", "task", "pattern"),
+    "dicom": ("site", "task"),
 }
 """The options that each format takes."""
 _NONE = ImportOptions()
@@ -89,6 +91,10 @@ def _opened(
             return mapped_table(source, options)
         case "folder":
             return class_folders(source, options)
+        case "dicom":
+            from client.importers.dicom import dicom  # pydicom is slow to import
+
+            return dicom(source, options)
         case _:
             known = ", ".join(FORMATS)
             raise BadInput(f"unknown format {format!r}{suggest(format, FORMATS)}; the formats are {known}")
