@@ -37,7 +37,9 @@ def main() -> int:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     base = load_experiment(Path("configs/experiments/demo.toml"))
-    base = replace(base, model=replace(base.model, weights=None))
+    base = replace(
+        base, model=replace(base.model, weights=None), training=replace(base.training, head_rate=1.0)
+    )  # from scratch everything learns at one rate
     known, fresh = _phantoms(base, TRAIN_SEED), _phantoms(base, TEST_SEED)
     use_threads(base.threads)
     data = _data(known, base)

@@ -48,7 +48,7 @@ def shift_dial() -> Finding:
 def _own_and_elsewhere(shift: float) -> tuple[list[float], list[float]]:
     """AUC of each center's own model at home, and of each in the other center; means over seeds."""
     base = load_experiment(Path("configs/experiments/demo.toml"))
-    base = replace(base, model=replace(base.model, weights=None))
+    base = replace(base, model=replace(base.model, weights=None), training=replace(base.training, head_rate=1.0))
     with tempfile.TemporaryDirectory() as place:
         known, fresh = (_sites(base, Path(place) / str(seed), seed, shift) for seed in (TRAIN_SEED, TEST_SEED))
         crops = {name: site_crops(site, base.crop) for name, site in known.items()}
