@@ -48,8 +48,12 @@ def write_zipcrypto(path: Path, members: Mapping[str, bytes], password: bytes, *
         if encrypted := name not in plain:
             packed = _encrypt(bytes(11) + bytes([check >> 24]) + packed, password)
         told = name.encode()
-        common = struct.pack("<HHHHIIIHH", 0x800 | encrypted, 8, 0, 0x21, check, len(packed), len(content), len(told), 0)
-        directory += struct.pack("<IHH", 0x02014B50, 20, 20) + common + struct.pack("<HHHII", 0, 0, 0, 0, len(body)) + told
+        common = struct.pack(
+            "<HHHHIIIHH", 0x800 | encrypted, 8, 0, 0x21, check, len(packed), len(content), len(told), 0
+        )
+        directory += (
+            struct.pack("<IHH", 0x02014B50, 20, 20) + common + struct.pack("<HHHII", 0, 0, 0, 0, len(body)) + told
+        )
         body += struct.pack("<IH", 0x04034B50, 20) + common + told + packed
     end = struct.pack("<IHHHHIIH", 0x06054B50, 0, 0, len(members), len(members), len(directory), len(body), 0)
     path.write_bytes(body + directory + end)
