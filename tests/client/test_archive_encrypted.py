@@ -150,9 +150,10 @@ def test_the_checks_of_names_stand_before_the_password(tmp_path: Path, write: Wr
 
 def test_links_and_bombs_are_refused_in_encrypted_zips_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = aes(tmp_path / "a.zip", {"a": bytes(2 << 20)})
-    with monkeypatch.context() as patched, pytest.raises(BadInput, match="member 1: unpacks to more than 1 MiB"):
+    with monkeypatch.context() as patched:
         patched.setattr("client.importers.archive.MAX_MEMBER_BYTES", 1 << 20)
-        read(path, password(tmp_path))
+        with pytest.raises(BadInput, match="member 1: unpacks to more than 1 MiB"):
+            read(path, password(tmp_path))
     link = zipfile.ZipInfo("link")
     link.external_attr = (stat.S_IFLNK | 0o777) << 16
     with zipfile.ZipFile(path, "a") as archive:
@@ -178,7 +179,7 @@ def test_a_member_that_understates_its_size_is_cut_off(tmp_path: Path, monkeypat
 def test_damage_anywhere_is_one_line(tmp_path: Path, write: Writer) -> None:
     """Whatever 120 random changes of bytes do, only the project's own error comes out, without the password."""
     path = write(tmp_path / "a.zip", {f"a/{n}": bytes(range(256)) for n in range(3)})
-    content, rng, failed = path.read_bytes(), random.Random(0), 0
+    content, rng, said = path.read_bytes(), random.Random(0), []
     for _ in range(120):
         harmed = bytearray(content)
         for _ in range(rng.randint(1, 3)):
@@ -187,10 +188,9 @@ def test_damage_anywhere_is_one_line(tmp_path: Path, write: Writer) -> None:
         try:
             read(path, password(tmp_path))
         except BadInput as error:
-            failed += 1
-            assert "\n" not in str(error)
-            assert PASSWORD not in str(error)
-    assert failed > 40
+            said.append(str(error))
+    assert len(said) > 40
+    assert not any("\n" in line or PASSWORD in line for line in said)
 
 
 def test_encrypted_members_are_read_one_at_a_time(tmp_path: Path) -> None:
