@@ -13,7 +13,7 @@ from typing import Any
 
 from common.errors import suggest
 from common.files import read_json, write_json
-from tests.prove import engines, identity, runs
+from tests.prove import engines, hostile, identity, runs
 from tests.prove.finding import ROOT, Finding, Proof
 
 PROOFS: Mapping[str, Proof] = {
@@ -24,6 +24,7 @@ PROOFS: Mapping[str, Proof] = {
     "auc-recomputed": runs.auc_recomputed,
     "engines-agree": engines.engines_agree,
     "ray-agrees": engines.ray_agrees,
+    "mutated-imports": hostile.mutated_imports,
 }
 
 
