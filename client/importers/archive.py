@@ -224,6 +224,8 @@ def _folder_paths(source: Path, label: str) -> tuple[PurePosixPath, ...]:
 def _folder_reader(source: Path, paths: tuple[PurePosixPath, ...]) -> _Reader:
     def read(place: int) -> bytes:
         path = source / paths[place]
+        if not path.is_file():
+            raise BadInput("no ordinary file, or gone; take it out of the folder")
         if path.stat().st_size > MAX_MEMBER_BYTES:
             raise BadInput(f"larger than {MAX_MEMBER_BYTES >> 20} MiB; no picture is that large")
         return path.read_bytes()

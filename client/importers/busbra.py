@@ -79,11 +79,14 @@ def _files(archive: Archive) -> tuple[dict[tuple[str, str], Member], Member]:
     if len(tables) != 1:
         raise BadInput(f"{archive.label}: {len(tables)} files {_TABLE} where one is expected; give BUS-BRA's folder")
     root = tables[0].path.parent
-    files = {
-        (member.path.parent.name.lower(), member.path.stem.lower()): member
-        for member in members
-        if member.path.parent.parent == root and member.path.suffix.lower() == ".png"
-    }
+    files: dict[tuple[str, str], Member] = {}
+    for member in members:
+        if member.path.parent.parent == root and member.path.suffix.lower() == ".png":
+            first = files.setdefault((member.path.parent.name.lower(), member.path.stem.lower()), member)
+            if first is not member:
+                raise BadInput(
+                    f"{member.where}: bears the name of member {first.number} but for case; leave one of them"
+                )
     return files, tables[0]
 
 

@@ -147,7 +147,7 @@ def _inflated(content: bytes, *, where: str) -> bytes:
     plain.write(content[:132])
     write_file_meta_info(plain, FileMetaDataset(meta), enforce_standard=False)
     plain.write(inflated)
-    return plain.getvalue()
+    return bytes(plain.getvalue())
 
 
 def ultrasound(content: bytes, *, where: str) -> Found:

@@ -49,14 +49,14 @@ def _decoded(dataset: Dataset, index: int, decoder: Decoder) -> npt.NDArray[Any]
     """Samples as they are stored, (rows, columns) or (rows, columns, 3); of colours as RGB."""
     syntax = dataset.file_meta.TransferSyntaxUID
     if not syntax.is_compressed:
-        return pixel_array(dataset, index=index)
+        return np.asarray(pixel_array(dataset, index=index))
     frames = int(dataset.get("NumberOfFrames") or 1)
     single = _one_frame(dataset, get_frame(dataset.PixelData, index, number_of_frames=frames))
     _check_stream(single)
     if syntax == RLELossless:
-        return pixel_array(single, index=0)
+        return np.asarray(pixel_array(single, index=0))
     if syntax in _JPEG:
-        return pixel_array(single, index=0, decoding_plugin="pillow")
+        return np.asarray(pixel_array(single, index=0, decoding_plugin="pillow"))
     return decoder.decoded(single)
 
 
@@ -145,7 +145,7 @@ def _gray(pixels: npt.NDArray[Any], dataset: Dataset) -> npt.NDArray[np.uint8]:
 
 
 def _luma(pixels: npt.NDArray[Any], *, bits: int) -> npt.NDArray[np.uint8]:
-    gray = pixels[..., :3].astype(np.float32) @ _LUMA * (255 / (2**bits - 1))
+    gray: npt.NDArray[np.float32] = pixels[..., :3].astype(np.float32) @ _LUMA * (255 / (2**bits - 1))
     return np.clip(np.rint(gray), 0, 255).astype(np.uint8)
 
 
@@ -158,9 +158,9 @@ def _windowed(pixels: npt.NDArray[Any], dataset: Dataset) -> npt.NDArray[np.uint
     centre, width = _first(dataset, "WindowCenter"), _first(dataset, "WindowWidth")
     if (centre is None or width is None or width < 1) and pixels.dtype == np.uint8:
         return pixels
-    values = pixels.astype(np.float32) * (1.0 if slope is None else slope) + (intercept or 0.0)
+    values: npt.NDArray[np.float32] = pixels.astype(np.float32) * (1.0 if slope is None else slope) + (intercept or 0.0)
     if centre is not None and width is not None and width >= 1:
-        share = (values - (centre - 0.5)) / max(width - 1, 1e-6) + 0.5
+        share: npt.NDArray[np.float32] = (values - (centre - 0.5)) / max(width - 1, 1e-6) + 0.5
     else:
         low, high = float(values.min()), float(values.max())
         share = (values - low) / max(high - low, 1e-6)

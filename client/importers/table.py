@@ -19,6 +19,8 @@ _MAX_ROWS = 2**20
 _MAX_LINE = 2**20
 _MAX_COLUMNS = 128
 _MAX_UNPACKED_BYTES = 2**30
+_MAX_PART_BYTES = 64 * 2**20
+"""Largest part of an Excel file that is not a sheet: the texts, which are held in memory. Sheets are streamed."""
 
 _BOOLEANS = (
     ("0", "1"),
@@ -86,6 +88,9 @@ def excel_rows(content: bytes, *, where: str, columns: Sequence[str]) -> Iterato
         with zipfile.ZipFile(io.BytesIO(content)) as parts:
             if sum(part.file_size for part in parts.infolist()) > _MAX_UNPACKED_BYTES:
                 raise BadInput(f"{where}: unpacks to more than {_MAX_UNPACKED_BYTES >> 20} MiB; do not trust this file")
+            held = [part.file_size for part in parts.infolist() if not part.filename.startswith("xl/worksheets/")]
+            if max(held, default=0) > _MAX_PART_BYTES:
+                raise BadInput(f"{where}: texts of more than {_MAX_PART_BYTES >> 20} MiB; do not trust this file")
         book = openpyxl.load_workbook(io.BytesIO(content), read_only=True, data_only=True, keep_links=False)
         sheet = book.worksheets[0]
         lines = (

@@ -266,7 +266,7 @@ def test_what_is_left_out_has_a_reason(tmp_path: Path) -> None:
     assert np.array_equal(stored(site, 0), screen(2))
     found = " | ".join(reasons(site))
     for said, count in {
-        "not ultrasound": 1, "no PatientID": 2, "no 2D tissue region": 2, "text is burned in": 1, "3D volume": 1,
+        "not ultrasound": 1, "no PatientID": 2, "no 2D tissue region": 2, "region is the whole picture": 1, "3D volume": 1,
         "transfer syntax": 1, "pixels in a frame": 1, "not a DICOM file": 1, "hidden": 1, "in no class folder": 1,
     }.items():  # fmt: skip
         assert found.count(said) == count, said

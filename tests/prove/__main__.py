@@ -13,7 +13,7 @@ from typing import Any
 
 from common.errors import suggest
 from common.files import read_json, write_json
-from tests.prove import engines, identity, phantoms, runs, tables
+from tests.prove import engines, hostile, identity, phantoms, runs, tables
 from tests.prove.finding import ROOT, Finding, Proof
 
 PROOFS: Mapping[str, Proof] = {
@@ -26,6 +26,7 @@ PROOFS: Mapping[str, Proof] = {
     "ray-agrees": engines.ray_agrees,
     "phantom-shift": phantoms.shift_dial,
     "csv-million-rows": tables.csv_million_rows,
+    "mutated-imports": hostile.mutated_imports,
 }
 
 
