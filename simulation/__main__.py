@@ -28,8 +28,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     phantom.add_argument("--seed", type=int, default=0, help="same seed, same bytes (default 0)")
     phantom.add_argument("--shift", type=float, default=1.0, help="0: all centers alike; 1: as different as real ones")
     phantom.add_argument("--visibility", type=float, default=None, help="how strongly the features show")
-    phantom.add_argument("--extra-centers", type=int, default=0, help="further centers with machines of their own")
-    phantom.add_argument("--patients", type=int, default=None, help="cases per center (default: as the data set has)")
+    phantom.add_argument("--extra-centers", type=int, default=0, help="further centers, each its machine; lymphus only")
+    phantom.add_argument(
+        "--patients", type=int, default=None,
+        help="per center (lymphus, behsof) or in all (smclud, deeplesion); default: as the data set has",
+    )  # fmt: skip
     run = command(
         commands, "run", "run one federation on this machine",
         "python -m simulation run configs/experiments/demo.toml --out runs/first", _run,
