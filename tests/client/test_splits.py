@@ -67,5 +67,5 @@ def test_a_patient_on_two_sides_is_an_error() -> None:
 
 
 def test_half_an_official_split_is_an_error() -> None:
-    with pytest.raises(BadInput, match="table row 3: official split None is none of train, val, test"):
+    with pytest.raises(BadInput, match="table row 3: no official split, which other images have"):
         sides_of(collection(("p", "benign", "test"), ("q", "benign", None)), split_seed=0)

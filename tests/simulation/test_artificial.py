@@ -23,7 +23,7 @@ SAID = "cut from one center, not real centers"
 
 
 def sites(tmp_path: Path, *artificial: str) -> list[Path]:
-    folders = write_uneven_sites(tmp_path / "sites", {"ash": 16, "birch": 16, "oak": 16})
+    folders = write_uneven_sites(tmp_path / "sites", {"ash": 32, "birch": 32, "oak": 32})
     for folder in folders:
         if folder.name in artificial:
             text = (folder / "site.toml").read_text(encoding="utf-8")
