@@ -13,7 +13,7 @@ from typing import Any
 
 from common.errors import suggest
 from common.files import read_json, write_json
-from tests.prove import engines, hostile, identity, phantoms, runs, tables
+from tests.prove import engines, full_size, hostile, identity, phantoms, runs, tables
 from tests.prove.finding import ROOT, Finding, Proof
 
 PROOFS: Mapping[str, Proof] = {
@@ -25,6 +25,10 @@ PROOFS: Mapping[str, Proof] = {
     "engines-agree": engines.engines_agree,
     "ray-agrees": engines.ray_agrees,
     "phantom-shift": phantoms.shift_dial,
+    "full-lymphus": full_size.lymphus,
+    "full-behsof": full_size.behsof,
+    "full-smclud": full_size.smclud,
+    "full-deeplesion": full_size.deeplesion,
     "csv-million-rows": tables.csv_million_rows,
     "mutated-imports": hostile.mutated_imports,
 }
