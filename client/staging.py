@@ -6,7 +6,7 @@ on it, and the system drops that lock with the process.
 
 from __future__ import annotations
 
-__all__ = ["staged"]
+__all__ = ["continued", "staged"]
 
 import fcntl
 import os
@@ -18,6 +18,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _GRACE_SECONDS = 60.0
+_KEPT_SECONDS = 24 * 3600.0
+"""How long what a killed process left is kept for another to go on with."""
 
 
 @contextmanager
@@ -44,13 +46,49 @@ def staged(parent: Path, *, prefix: str) -> Iterator[Path]:
                 parent.rmdir()
 
 
-def _sweep(parent: Path, prefix: str) -> None:
-    """Remove what killed processes left in `parent`: folders of that prefix, a minute old, that nobody has locked."""
+@contextmanager
+def continued(parent: Path, *, name: str) -> Iterator[Path]:
+    """As `staged`, but the hidden folder bears `name`, and holds what a killed process left in one of that name.
+
+    It stays where the process is killed or interrupted (Ctrl-C), and goes after an error. While another process works
+    in it, an own folder is made. What was left more than a day ago is removed. Raises OSError.
+    """
+    was_there = parent.exists()
+    parent.mkdir(parents=True, exist_ok=True)
+    _sweep(parent, f"{name.split('-')[0]}-", older=_KEPT_SECONDS)
+    folder = parent / name
+    folder.mkdir(mode=0o700, exist_ok=True)
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        with staged(parent, prefix=f"{name}-") as own:
+            yield own
+        return
+    try:
+        yield folder
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        os.close(lock)
+        if not was_there:
+            with suppress(OSError):  # it holds something
+                parent.rmdir()
+
+
+def _sweep(parent: Path, prefix: str, *, older: float = _GRACE_SECONDS) -> None:
+    """Remove what killed processes left in `parent`: folders of that prefix, `older` in seconds, that nobody has locked."""
     for folder in parent.glob(f"{prefix}*"):
         with suppress(OSError):
             lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
             try:
-                if time.time() - folder.stat().st_mtime > _GRACE_SECONDS:
+                if time.time() - folder.stat().st_mtime > older:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     shutil.rmtree(folder, ignore_errors=True)
             finally:

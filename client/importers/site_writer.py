@@ -6,22 +6,23 @@ __all__ = ["Progress", "write_sites"]
 
 import csv
 import os
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 from PIL import Image
 
 from client.box import Box
 from client.importers.case import Case, Collection, File, ImportSummary
+from client.importers.journal import JOURNAL, Journal, Stored
 from client.importers.splits import sides_of
 from client.manifest import Manifest, manifest_text
 from client.pictures import mask_box, open_gray, open_mask, open_windowed, png_bytes
 from client.pseudonyms import pseudonym, site_key
 from client.site import COLUMNS, SPLITS
-from client.staging import staged
+from client.staging import continued
 from common.errors import BadInput, RunFailed
 from common.files import sha256_bytes
 
@@ -29,20 +30,10 @@ Progress = Callable[[int, int], None]
 """Hears `(done, total)` of the images of all sites."""
 
 
-class _Stored(NamedTuple):
-    """A case as it lies in the site folder."""
-
-    image: str
-    image_sha256: str
-    mask: str
-    mask_sha256: str
-    box: Box | None
-
-
 def write_sites(
     collections: Sequence[Collection], parent: Path, *, split_seed: int, progress: Progress | None = None
 ) -> list[ImportSummary]:
-    """Write `parent/<site-id>/` for each collection, all or none.
+    """Write `parent/<site-id>/` for each collection, all or none; a killed import goes on from the pictures it stored.
 
     Raises BadInput where a site is there already or a picture cannot be used, RunFailed where the disk refuses.
     """
@@ -56,7 +47,7 @@ def write_sites(
             progress(done, total)
 
     try:
-        with staged(parent, prefix=".importing-") as work:
+        with continued(parent, name=f".importing-{_key(collections)}") as work:
             sides = [sides_of(collection, split_seed=split_seed) for collection in collections]
             stored = [_store_all(collection, work / collection.site, advance) for collection in collections]
             key = site_key(parent)  # made only now that nothing can be wrong with the source any more
@@ -64,6 +55,8 @@ def write_sites(
                 _write_tables(*parts, work / parts[0].site, key, split_seed=split_seed)
                 for parts in zip(collections, stored, sides, strict=True)
             ]
+            for collection in collections:
+                (work / collection.site / JOURNAL).unlink()
             for collection in collections:
                 os.rename(work / collection.site, parent / collection.site)
     except OSError as error:
@@ -81,20 +74,36 @@ def _check_targets(collections: Sequence[Collection], parent: Path) -> None:
             raise BadInput(f"{parent}/{collection.site}: is there already; remove it or choose another --out")
 
 
-def _store_all(collection: Collection, folder: Path, advance: Callable[[], None]) -> list[_Stored]:
-    """Fill `images/` and `masks/`, numbered in source order."""
+def _key(collections: Sequence[Collection]) -> str:
+    """Names the folder in which these sites grow; pictures in it are believed by their own checksums."""
+    return sha256_bytes("\n".join(f"{c.namespace} {c.site}" for c in collections).encode())[:12]
+
+
+def _store_all(collection: Collection, folder: Path, advance: Callable[[], None]) -> list[Stored]:
+    """Fill `images/` and `masks/`, numbered in source order; what an earlier import stored is kept."""
     for part in ("images", "masks"):
-        (folder / part).mkdir(parents=True)
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    journal = Journal(folder)
     stored = []
     for number, case in enumerate(collection.cases, start=1):
-        stored.append(_store(collection, case, folder, f"{number:06d}.png"))
+        stored.append(_store(collection, case, folder, f"{number:06d}.png", journal))
         advance()
+    _remove_strays(folder, stored)
+    journal.close()
     return stored
+
+
+def _remove_strays(folder: Path, stored: Sequence[Stored]) -> None:
+    """An earlier import may have stored more pictures than there are now."""
+    kept = {name for each in stored for name in (each.image, each.mask)}
+    for path in (*(folder / "images").iterdir(), *(folder / "masks").iterdir()):
+        if path.relative_to(folder).as_posix() not in kept:
+            path.unlink()
 
 
 def _write_tables(
     collection: Collection,
-    stored: Sequence[_Stored],
+    stored: Sequence[Stored],
     sides: Mapping[str, str],
     folder: Path,
     key: bytes,
@@ -102,6 +111,7 @@ def _write_tables(
     split_seed: int,
 ) -> ImportSummary:
     """Write the rest of a site folder; site.toml comes last, so that nothing before it looks like a site."""
+    _remove_tables(folder)
     names = {patient: pseudonym(key, collection.namespace, patient) for patient in sides}
     rows = [
         _row(case, kept, names[case.patient], sides[case.patient], collection)
@@ -113,24 +123,40 @@ def _write_tables(
     return _summary(collection, folder, sides)
 
 
-def _store(collection: Collection, case: Case, folder: Path, name: str) -> _Stored:
+def _remove_tables(folder: Path) -> None:
+    """An import that was killed here left tables behind."""
+    for name in ("site.toml", "cases.csv"):
+        (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / "private", ignore_errors=True)
+
+
+def _store(collection: Collection, case: Case, folder: Path, name: str, journal: Journal) -> Stored:
     """Decode a case's image and mask, check that they fit, and write both as bare PNG."""
-    image = _gray(case, collection)
-    image_sha256 = _write_picture(folder / "images" / name, image)
-    if case.mask is None:
-        _check_box(case, case.box, image)
-        return _Stored(f"images/{name}", image_sha256, "", "", case.box)
-    mask = open_mask(case.mask.read(), where=case.mask.where, formats=collection.mask_formats)
-    if mask.size != image.size:
-        raise BadInput(f"{case.mask.where}: mask of {mask.size} and image of {image.size} pixels; they must be alike")
-    box = case.box or mask_box(mask)
-    _check_box(case, box, image)
-    mask_sha256 = _write_picture(folder / "masks" / name, mask)
-    return _Stored(f"images/{name}", image_sha256, f"masks/{name}", mask_sha256, box)
+    source = [case.image.read(), *([case.mask.read()] if case.mask else []), _said(case)]
+    if (earlier := journal.found(name, source)) is not None:
+        return earlier
+    image = _gray(source[0], case, collection)
+    stored = Stored(f"images/{name}", _write_picture(folder / "images" / name, image), "", "", case.box)
+    if case.mask is not None:
+        mask = open_mask(source[1], where=case.mask.where, formats=collection.mask_formats)
+        if mask.size != image.size:
+            raise BadInput(
+                f"{case.mask.where}: mask of {mask.size} and image of {image.size} pixels; they must be alike"
+            )
+        mask_sha256 = _write_picture(folder / "masks" / name, mask)
+        stored = stored._replace(mask=f"masks/{name}", mask_sha256=mask_sha256, box=case.box or mask_box(mask))
+    _check_box(case, stored.box, image)
+    journal.add(name, source, stored)
+    return stored
 
 
-def _gray(case: Case, collection: Collection) -> Image.Image:
-    content, where, formats = case.image.read(), case.image.where, collection.image_formats
+def _said(case: Case) -> bytes:
+    """What the table says about a picture and the stored one follows."""
+    return f"{case.box} {case.window}".encode()
+
+
+def _gray(content: bytes, case: Case, collection: Collection) -> Image.Image:
+    where, formats = case.image.where, collection.image_formats
     if case.window is None:
         return open_gray(content, where=where, formats=formats)
     return open_windowed(content, case.window, where=where, formats=formats)
@@ -147,14 +173,14 @@ def _write_picture(path: Path, picture: Image.Image) -> str:
     return sha256_bytes(content)
 
 
-def _row(case: Case, stored: _Stored, patient: str, side: str, collection: Collection) -> list[str]:
+def _row(case: Case, stored: Stored, patient: str, side: str, collection: Collection) -> list[str]:
     box = "" if stored.box is None else str(stored.box)
     hashes = [stored.image_sha256, stored.mask_sha256]
     known = [stored.image, stored.mask, box, patient, case.label, side, case.device or "", *hashes]
     return [*known, *(case.covariates.get(name, "") for name in collection.covariates)]
 
 
-def _write_private(collection: Collection, folder: Path, stored: Sequence[_Stored], names: Mapping[str, str]) -> None:
+def _write_private(collection: Collection, folder: Path, stored: Sequence[Stored], names: Mapping[str, str]) -> None:
     """names.csv: what each file and patient was called; skipped.csv: what was left out, and why; remarks.csv: the rest."""
     folder.mkdir(mode=0o700)
     links = (

@@ -195,6 +195,12 @@ def test_where_nothing_can_be_written(tmp_path: Path) -> None:
         import_site("busbra", tmp_path / "in", tmp_path / "file/below")
 
 
+def same_pictures(one: Path, other: Path) -> bool:
+    """The same files with the same bytes below both, pictures and hashes alike."""
+    names = [sorted(path.relative_to(root) for path in root.rglob("*.png")) for root in (one, other)]
+    return names[0] == names[1] and all((one / n).read_bytes() == (other / n).read_bytes() for n in names[0])
+
+
 SLOW_IMPORT = """
 import sys, time
 from pathlib import Path
@@ -220,10 +226,25 @@ def test_a_killed_import_leaves_no_site_and_can_be_repeated(tmp_path: Path) -> N
     (left,) = (tmp_path / "out").iterdir()
     assert left.name.startswith(".importing-")
     assert not list(left.rglob("site.toml"))
-    hour_ago = time.time() - 3600
-    os.utime(left, (hour_ago, hour_ago))
+    before = {path: path.stat().st_mtime_ns for path in left.rglob("*.png")}
+    assert before, "one case was stored before the kill"
+    changed = sorted(before)[0]
+    changed.write_bytes(changed.read_bytes()[:-1])
+    journal = next(left.rglob("journal.jsonl"))
+    journal.write_text(journal.read_text() + '["000002.png", "torn')
+    time.sleep(0.02)
     import_site("busbra", tmp_path / "in", tmp_path / "out")
     assert not left.exists()
+    kept = [
+        path.stat().st_mtime_ns == moment
+        for path, moment in (
+            (tmp_path / "out" / path.relative_to(left), moment) for path, moment in before.items() if path != changed
+        )
+    ]
+    fresh = tmp_path / "fresh"
+    import_site("busbra", tmp_path / "in", fresh)
+    assert same_pictures(tmp_path / "out", fresh), "the torn picture was made again"
+    assert sum(kept) >= len(before) - 2, "what was whole was not made again"
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         ".pseudonym-key",
         "ge-logiq-5",
