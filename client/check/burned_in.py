@@ -7,6 +7,8 @@ __all__ = ["ClassShare", "check_calipers", "class_shares", "suspicious"]
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from client.check.calipers import SUSPICIOUS
 from client.check.finding import Finding
 from client.check.images import Examined
@@ -70,4 +72,4 @@ def _differs(share: ClassShare, shares: Sequence[ClassShare]) -> bool:
     if not sum(inside) or not sum(outside):
         return False
     apart = inside[0] / sum(inside) - outside[0] / sum(outside)
-    return apart >= _APART and float(fisher_exact([inside, outside]).pvalue) < _CHANCE
+    return apart >= _APART and float(fisher_exact(np.array([inside, outside])).pvalue) < _CHANCE

@@ -144,8 +144,8 @@ def _dotted_line(gray: Gray) -> list[tuple[int, int]]:
     best: list[tuple[int, int]] = []
     while len(place):
         place = place + step
-        inside = ((place >= 0) & (place < gray.shape)).all(axis=1)
-        inside[inside] = there[place[inside, 0] + 1, place[inside, 1] + 1]
+        inside = np.flatnonzero(((place >= 0) & (place < gray.shape)).all(axis=1))
+        inside = inside[there[place[inside, 0] + 1, place[inside, 1] + 1]]
         place, step, run = place[inside], step[inside], run[inside] + 1
         if len(place):
             end, stride, count = place[0], step[0], int(run[0])

@@ -10,6 +10,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from client.check import Checked
 from client.check.burned_in import class_shares, suspicious
 from client.check.finding import LEVELS
@@ -108,8 +110,8 @@ def _classes(checked: Checked) -> list[tuple[str, list[Thumbnail]]]:
     for code, name in enumerate(cases.manifest.task.classes):
         members = [case for case in range(len(cases)) if cases.labels[case] == code]
         rng = derive(cases.manifest.split_seed, "check", cases.manifest.id, name)
-        chosen = rng.permutation(members)[:_EACH_CLASS] if members else []
-        made.append((name, _shown(checked, sorted(int(case) for case in chosen), marks="box")))
+        chosen: list[int] = rng.permutation(np.array(members, dtype=np.int64))[:_EACH_CLASS].tolist()
+        made.append((name, _shown(checked, sorted(chosen), marks="box")))
     return made
 
 

@@ -21,7 +21,7 @@ Pairs = npt.NDArray[np.int64]
 
 RADIUS = 11
 """Most differing bits of a candidate pair."""
-ALIKE = 0.9
+ALIKE = 0.85
 """Least correlation of a pair that counts. On BUS-BRA and LymphUs phantoms copies that were re-encoded, brightened, shrunk
 or moved by a pixel correlate at .955 or more; images of different patients at .66 or less, of one patient .74 (LOG.md)."""
 
@@ -57,7 +57,8 @@ def likeness(one: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8]) -> float:
 
 def _detail(miniature: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
     values = miniature.astype(np.float64)
-    return values - values.mean(0, keepdims=True) - values.mean(1, keepdims=True) + values.mean()
+    detail: npt.NDArray[np.float64] = values - values.mean(0, keepdims=True) - values.mean(1, keepdims=True)
+    return detail + float(values.mean())
 
 
 def close_pairs(hashes: Hashes, *, radius: int = RADIUS) -> Iterator[Pairs]:

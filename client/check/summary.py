@@ -96,9 +96,7 @@ def _counts(cases: Cases) -> tuple[dict[Cell, int], dict[Cell, int]]:
     for name in cases.manifest.task.classes:  # a class without a patient is told as zero
         for side in cases.used_sides:
             patients.setdefault((name, side, next(iter(patients), ("", "", _NONE))[2]), 0)
-    for cell in patients:
-        images.setdefault(cell, 0)
-    return dict(patients), dict(images)
+    return dict(patients), {empty: images[empty] for empty in patients}
 
 
 def _only(values: Sequence[str | None]) -> str:

@@ -2,8 +2,8 @@
 
 Patients are counted by class, split and device. A cell about fewer patients than `smallest` is hidden, and then more
 cells, until whoever knows every number that is shown, that hidden cells are not empty, and that no count is negative,
-still has to reckon with any number from 1 to `smallest` and beyond (linear programming; Fischetti and Salazar 2001 call
-this the attacker's problem).
+still has to reckon with any number from the least to `smallest` and beyond: the least is what hidden cells leave that
+are not empty, were every one hidden. This is a linear program (Fischetti and Salazar 2001: the attacker's problem).
 """
 
 from __future__ import annotations
@@ -61,10 +61,10 @@ def _exposed(
     if len(hidden) == sum(number > 0 for number in published[0].values()):
         return None
     for values in published:
-        system = _System(values, hidden)
+        system, dark = _System(values, hidden), _System(values, [cell for cell in values if values[cell] > 0])
         for cell in sorted(small):
-            low, high = system.bounds(cell, enough=smallest)
-            if low > 1 + 1e-6 or high < smallest - 1e-6:
+            (low, high), (least, _) = (known.bounds(cell, enough=smallest) for known in (system, dark))
+            if low > least + 1e-6 or high < smallest - 1e-6:
                 return cell
     return None
 
@@ -112,4 +112,4 @@ class _System:
             A_eq=self._equal if len(self._equal) else None,
             b_eq=self._sums if len(self._equal) else None,
         )
-        return float(sign * answer.fun)
+        return sign * float(answer.fun or 0.0)
