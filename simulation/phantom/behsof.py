@@ -7,7 +7,7 @@ stand besides those that are, and their spelling; that pictures are 8-bit RGB; t
 
 from __future__ import annotations
 
-__all__ = ["COLUMNS", "demo_table", "write_behsof"]
+__all__ = ["COLUMNS", "SECTOR", "demo_table", "liver_look", "liver_picture", "write_behsof"]
 
 import csv
 import io
@@ -72,10 +72,10 @@ def write_behsof(
     truth: list[dict[str, Value]] = []
     for person in people:
         rng = derive(seed, "phantom", "behsof", "pictures", person.site, person.number)
-        look = _look(rng, person, visibility=visibility)
+        look = liver_look(rng, person, visibility=visibility)
         machine = blend(ABDOMINAL, MACHINES[person.site], shift=shift)
         for path in _paths(rng, person):
-            gray, values = _picture(rng, look, machine, _sector(person.site, shift=shift))
+            gray, values = liver_picture(rng, look, machine, _sector(person.site, shift=shift))
             _save(folder / path, gray)
             truth.append({**_known(person, path), **values, "machine": machine.name})
             if progress is not None:
@@ -109,7 +109,7 @@ def demo_table(people: Sequence[Person], *, rng: np.random.Generator) -> bytes:
     return text.getvalue().encode()
 
 
-def _look(rng: np.random.Generator, person: Person, *, visibility: float) -> LiverLook:
+def liver_look(rng: np.random.Generator, person: Person, *, visibility: float) -> LiverLook:
     """The person's liver; visibility moves its fat and scars away from everybody's middle."""
     clear = visibility / SHOWN
     fat = 0.13 + clear * (person.fat - 0.13) + rng.normal(0, 0.035)
@@ -123,7 +123,7 @@ def _look(rng: np.random.Generator, person: Person, *, visibility: float) -> Liv
     )
 
 
-def _picture(
+def liver_picture(
     rng: np.random.Generator, look: LiverLook, machine: Machine, sector: Sector
 ) -> tuple[NDArray[np.uint8], dict[str, Value]]:
     """One plane, with the gain and compensation that the operator turned to."""

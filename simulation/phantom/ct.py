@@ -110,7 +110,7 @@ class Canvas:
         return slice(min(max(low, 0), SIDE), min(max(high, 0), SIDE))
 
     def _mm(self, window: slice) -> FloatImage:
-        return ((np.arange(window.start, window.stop) - SIDE / 2) * self.spacing_mm).astype(np.float32)
+        return np.asarray((np.arange(window.start, window.stop) - SIDE / 2) * self.spacing_mm, dtype=np.float32)
 
 
 def acquire_slice(
@@ -137,7 +137,7 @@ def smooth_noise(rng: np.random.Generator, grain_px: float) -> FloatImage:
 @lru_cache(maxsize=1)
 def _radius() -> FloatImage:
     at = (np.arange(SIDE, dtype=np.float32) - SIDE / 2 + 0.5) / np.float32(SIDE / 2)
-    return np.hypot(at[:, None], at[None, :]).astype(np.float32)
+    return np.asarray(np.hypot(at[:, None], at[None, :]), dtype=np.float32)
 
 
 @lru_cache(maxsize=1)

@@ -122,7 +122,7 @@ def _tube(
     gap = np.hypot(v - bend, u - along) - np.float32(width) * (1 - np.float32(0.4 / length) * along)
     blur = 0.8 + 2.2 * (1 - clear)
     lumen = inside(gap, width_px=blur)
-    echo -= np.float32(6 + 16 * clear) * lumen
+    echo -= np.float32(5 + 13 * clear) * lumen
     echo += np.float32(wall_db) * np.exp(-(((gap - np.float32(0.9)) / np.float32(blur)) ** 2))
 
 

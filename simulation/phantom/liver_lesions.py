@@ -81,7 +81,7 @@ def add_lesion(rng: Rng, scene: LiverScene, look: LesionLook) -> Outline:
     patches = smooth_field(
         rng, scene.sector.shape, rows_px=patch / scene.sector.sample_mm, columns_px=1.2 * patch / mid
     )
-    middle = float(np.average(scene.echo_db, weights=share * scene.liver + 1e-9))
+    middle = float(np.median(scene.echo_db[scene.liver > 0.9]))
     scene.echo_db[:] += share * (
         np.float32(middle + look.level_db) + np.float32(look.mosaic_db) * patches - scene.echo_db
     )
