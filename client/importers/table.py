@@ -93,8 +93,9 @@ def excel_rows(content: bytes, *, where: str, columns: Sequence[str]) -> Iterato
                 raise BadInput(f"{where}: texts of more than {_MAX_PART_BYTES >> 20} MiB; do not trust this file")
         book = openpyxl.load_workbook(io.BytesIO(content), read_only=True, data_only=True, keep_links=False)
         sheet = book.worksheets[0]
+        sheet.reset_dimensions()  # some programs write a wrong extent, and rows beyond it would be lost
         lines = (
-            (number, [_text(value) for value in line])
+            (number, [] if line.count(None) == len(line) else [_text(value) for value in line])
             for number, line in enumerate(sheet.iter_rows(values_only=True, max_col=_MAX_COLUMNS), start=1)
         )
         yield from _rows(lines, where=where, columns=columns)
@@ -116,6 +117,7 @@ def _rows(lines: Iterator[tuple[int, list[str]]], *, where: str, columns: Sequen
             header = values
             _check_header(header, where=where, columns=columns)
             continue
+        values += [""] * (len(header) - len(values))  # a row that breaks off early
         yield Row(number, {name: value for name, value in zip(header, values, strict=False) if name})
     if header is None:
         needs = f"; it needs the columns {', '.join(columns)}" if columns else "; it needs a header and rows"

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import csv
 import logging
+import signal
+import subprocess
+import sys
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +24,7 @@ from pydicom.uid import UID
 
 from client.importers import import_site
 from client.importers.case import ImportSummary
+from client.importers.dicom_decoder import Decoder
 from client.importers.dicom_pixels import _windowed
 from client.site import Site, load_site
 from common.config import ImportOptions
@@ -27,6 +32,7 @@ from common.errors import BadInput
 from tests.client import dicom_files as made
 from tests.client.dicom_files import picture, region, screen, tissue, written
 
+ROOT = Path(__file__).resolve().parents[2]
 OPTIONS = ImportOptions(site="our-clinic")
 
 
@@ -447,3 +453,28 @@ def test_the_window_is_pydicoms(centre: int, width: int, slope: float, seed: int
     dataset.RescaleIntercept = 0
     oracle = apply_windowing(values * slope, dataset) / (4095 * slope) * 255
     assert np.abs(_windowed(values, dataset) - oracle).max() <= 0.51
+
+
+def test_a_decoder_that_ends_is_started_again() -> None:
+    expected = screen(1)
+    single = made.encapsulated(picture(expected), made.JPEG_LOSSLESS, [made.jpeg_lossless(expected)])
+    with closing(Decoder()) as decoder:
+        assert np.array_equal(decoder.decoded(single), expected)
+        assert decoder._child is not None
+        decoder._child.kill()
+        with pytest.raises(ValueError, match="the decoder ended"):
+            decoder.decoded(single)
+        assert np.array_equal(decoder.decoded(single), expected)
+
+
+def test_a_decoder_that_hangs_is_ended() -> None:
+    program = """
+import itertools
+from client.importers import dicom_decoder
+dicom_decoder._SECONDS = 0.2
+dicom_decoder._answer = lambda content: all(itertools.repeat(True))
+dicom_decoder.main()
+"""
+    asked = (1).to_bytes(8, "big") + b"x"
+    done = subprocess.run([sys.executable, "-c", program], input=asked, cwd=ROOT, capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (-signal.SIGPROF, b"")
