@@ -22,7 +22,7 @@ from tests.client.handmade import write_site
 
 SITES, STEPS, BATCH, SIZE, ROUNDS = 4, 20, 32, 224, 4
 COMMANDS = {
-    "client": ("import", "start"),
+    "client": ("import", "check", "start"),
     "server": ("start", "register", "run", "evaluate", "report"),
     "simulation": ("phantom", "run", "compare", "pretrain"),
 }

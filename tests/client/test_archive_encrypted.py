@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 import pyzipper
-from zipcrypto import write_zipcrypto
 
 from client.importers import import_site
 from client.importers.archive import open_archive
 from common.errors import BadInput
+from tests.client.zipcrypto import write_zipcrypto
 
 PASSWORD = "correct horse pässword"
 MEMBERS = {f"Döße/Ärzte {n} 画像.bin": random.Random(n).randbytes(500 * n) + bytes(3000) for n in range(1, 12)}

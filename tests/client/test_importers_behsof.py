@@ -14,7 +14,6 @@ import openpyxl
 import pytest
 import pyzipper
 from PIL import Image
-from zipcrypto import write_zipcrypto
 
 from client.__main__ import main
 from client.cache import load_crops
@@ -22,6 +21,7 @@ from client.importers import ImportSummary, import_site, site_ids
 from client.site import Site, load_site
 from common.config import Crop, ImportOptions
 from common.errors import BadInput
+from tests.client.zipcrypto import write_zipcrypto
 
 HEADER = [
     *["Patient ID", "sex", "Age", "AST (SGOT)", "ALT (SGPT)", "Platelets", "GGT", "Cholestrol", "Hypertension"],

@@ -6,18 +6,28 @@ __all__ = ["FIXTURES", "Fixture"]
 
 import zipfile
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from common.config import ImportOptions
+from tests.faults.token_sources import Tokens
 
 
 class Fixture(NamedTuple):
-    """A valid source: `build` writes it into an empty folder and gives SOURCE; `options` are what the format needs."""
+    """A valid source: `build` writes it into an empty folder and gives SOURCE; `options` are what the format needs.
+
+    Files that options name are relative to that folder, and are damaged like the others.
+    """
 
     format: str
     build: Callable[[Path], Path]
     options: ImportOptions = ImportOptions()
+
+    def options_in(self, folder: Path) -> ImportOptions:
+        """The options, with the files that they name found in `folder`."""
+        named = {name: getattr(self.options, name) for name in ("map", "patients", "password_file")}
+        return replace(self.options, **{name: str(folder / file) for name, file in named.items() if file})
 
 
 def _lymphus(folder: Path) -> Path:
@@ -76,6 +86,55 @@ def _dicom_zip(folder: Path) -> Path:
     return folder / "export.zip"
 
 
+def _behsof(folder: Path) -> Path:
+    from tests.client import test_importers_behsof as made
+
+    return made.as_folder(folder / "in", made.behsof(people=made.PEOPLE[:6]))
+
+
+def _behsof_aes(folder: Path) -> Path:
+    import pyzipper
+
+    from tests.client import test_importers_behsof as made
+
+    (folder / "password").write_text("open sesame\n", encoding="utf-8")
+    with pyzipper.AESZipFile(folder / "in.zip", "w", encryption=pyzipper.WZ_AES) as archive:
+        archive.setpassword(b"open sesame")
+        for name, content in made.behsof(people=made.PEOPLE[:4]).items():
+            archive.writestr(name, content)
+    return folder / "in.zip"
+
+
+def _smclud(folder: Path) -> Path:
+    from tests.faults import token_sources
+
+    source, table = token_sources.liver_lesions(folder, Tokens("mutations"), patients=6)
+    table.rename(folder / "patients.csv")
+    return source.rename(folder / "in")
+
+
+def _deeplesion(folder: Path) -> Path:
+    from tests.client import test_importers_deeplesion as made
+
+    made.make(folder / "in", made.several(4))
+    return folder / "in"
+
+
+def _folder(folder: Path) -> Path:
+    from tests.faults import token_sources
+
+    return token_sources.class_folder(folder, Tokens("mutations"), patients=6).rename(folder / "in")
+
+
+def _csv(folder: Path) -> Path:
+    from tests.faults import token_sources
+
+    table, mapping = token_sources.mapped_table(folder, Tokens("mutations"), patients=6)
+    mapping.rename(folder / "map.toml")
+    table.parent.rename(folder / "in")
+    return (folder / "in" / table.name).rename(folder / "in" / "table.csv")
+
+
 _SITE = ImportOptions(site="s")
 
 FIXTURES: Mapping[str, Fixture] = {
@@ -84,4 +143,10 @@ FIXTURES: Mapping[str, Fixture] = {
     "busbra": Fixture("busbra", _busbra),
     "dicom": Fixture("dicom", _dicom, _SITE),
     "dicom-zip": Fixture("dicom", _dicom_zip, _SITE),
+    "behsof": Fixture("behsof", _behsof),
+    "behsof-aes": Fixture("behsof", _behsof_aes, ImportOptions(password_file="password")),
+    "smclud": Fixture("smclud", _smclud, ImportOptions(patients="patients.csv")),
+    "deeplesion": Fixture("deeplesion", _deeplesion, ImportOptions(sites=2)),
+    "folder": Fixture("folder", _folder, ImportOptions(site="s", pattern=r"^[^/]+/(?P<patient>[^/]+)/")),
+    "csv": Fixture("csv", _csv, ImportOptions(site="s", map="map.toml")),
 }

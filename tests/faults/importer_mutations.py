@@ -139,7 +139,9 @@ def _imported(name: str, source: str, files: Files, work: Path) -> tuple[str, st
     os.chdir(work / "here")
     complaint = ""
     try:
-        for summary in import_site(fixture.format, work / "given" / source, parent, options=fixture.options):
+        for summary in import_site(
+            fixture.format, work / "given" / source, parent, options=fixture.options_in(work / "given")
+        ):
             load_site(summary.folder)
         outcome = "imported"
     except (BadInput, RunFailed) as error:
