@@ -14,17 +14,19 @@ from contextlib import closing
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from pydicom.dataset import Dataset
-from pydicom.pixels import apply_windowing, convert_color_space
+from pydicom.pixels import apply_color_lut, apply_windowing, convert_color_space, pixel_array
 from pydicom.uid import UID
 
 from client.importers import import_site
 from client.importers.case import ImportSummary
 from client.importers.dicom_decoder import Decoder
+from client.importers.dicom_file import ultrasound
 from client.importers.dicom_pixels import _windowed
 from client.site import Site, load_site
 from common.config import ImportOptions
@@ -478,3 +480,24 @@ dicom_decoder.main()
     asked = (1).to_bytes(8, "big") + b"x"
     done = subprocess.run([sys.executable, "-c", program], input=asked, cwd=ROOT, capture_output=True, check=False)
     assert (done.returncode, done.stdout) == (-signal.SIGPROF, b"")
+
+
+@pytest.mark.parametrize("name", ["palette_color", "ybr_color", "rgb_color", "jpeg2k"])
+def test_real_files_of_machines(tmp_path: Path, name: str) -> None:
+    """Ultrasound that comes with pydicom: what two of its own converters make of it is the oracle."""
+    dataset = pydicom.dcmread(pydicom.examples.get_path(name))
+    if "SequenceOfUltrasoundRegions" not in dataset:
+        dataset.BurnedInAnnotation = "NO"
+    dataset.PatientID = dataset.get("PatientID") or "P1"
+    files: dict[str, Dataset | bytes] = {"a/x": other(), "b/y": written(dataset)}
+    site, _ = imported(tmp_path, files)
+    frames = int(dataset.get("NumberOfFrames", 1))
+    middle = 3 if frames > 1 else 1
+    colours = pixel_array(dataset, index=frames // 2)
+    if name == "palette_color":
+        colours = apply_color_lut(colours, dataset) / 257
+    box = ultrasound(files["b/y"], where="y").region
+    if box is not None:
+        colours = colours[box.y : box.y + box.height, box.x : box.x + box.width]
+    assert np.abs(stored(site, middle) - luma(colours)).max() <= 1
+    assert np.ptp(stored(site, middle)) > 100
