@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from client.augment import augment, normalise
+from client.memory import keep_freed_memory
 from client.precision import Place, place
 from client.schedule import make_optimizer, rate_at, set_rate
 from common.config import Training
@@ -67,6 +68,8 @@ def train(
     if len(data.labels) == 0:
         raise BadInput("no image to train on; give the site train cases or the role held-out")
     where = place(model, side=data.crops.shape[-1], precision=plan.precision, layout=plan.layout)
+    if where.device.type == "cpu":
+        keep_freed_memory()
     optimizer = optimizer or make_optimizer(model, plan)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     anchor = [parameter.detach().clone() for parameter in trained] if proximal else []

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["Row", "interleave"]
+__all__ = ["Row", "apart", "interleave"]
 
+import multiprocessing
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 
 
 @dataclass(frozen=True)
@@ -37,3 +40,32 @@ def interleave(
             if turn >= warm:
                 rate.append(units / (time.perf_counter() - began))
     return statistics.median(rates[0]), statistics.median(rates[1])
+
+
+@contextmanager
+def apart(prepare: Callable[[], Callable[[], int]]) -> Iterator[Callable[[], int]]:
+    """A side that runs in a process of its own, so that settings of this process do not help or harm it.
+
+    `prepare` runs there and gives the turn; what the context gives asks for one turn and waits.
+    """
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    child = context.Process(target=_serve, args=(prepare, there))
+    child.start()
+
+    def turn() -> int:
+        here.send("turn")
+        return int(here.recv())
+
+    try:
+        yield turn
+    finally:
+        here.send("end")
+        child.join(timeout=30)
+        child.kill()
+
+
+def _serve(prepare: Callable[[], Callable[[], int]], asked: Connection) -> None:
+    turn = prepare()
+    while asked.recv() == "turn":
+        asked.send(turn())

@@ -6,6 +6,7 @@ __all__ = ["auc_against_plain", "group_norm_against_plain", "resident", "speed_a
 
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from client.training import TrainingData, train
 from common.config import Model, Training
 from common.model import AttentionNet, build_model
 from tests.benchmarks.plain import Frames, PlainLoop, draw_frames
-from tests.benchmarks.rows import Row, interleave
+from tests.benchmarks.rows import Row, apart, interleave
 
 BATCH = 16
 
@@ -39,11 +40,16 @@ def group_norm_against_plain() -> Row:
 def _speed(name: str, model: Model, *, size: int = 224, steps: int = 3) -> Row:
     with tempfile.TemporaryDirectory() as folder:
         frames = draw_frames(Path(folder), images=160, seed=0)
-        plain = PlainLoop(_build(model, seed=0), frames, size=size, batch=BATCH, seed=0)
         turn = _our_turns(_build(model, seed=0), _cached(Path(folder), frames, size), steps=steps)
-        ours, theirs = interleave(turn, lambda: plain.steps(steps), rounds=5)
+        with apart(partial(_plain_turns, model, frames, size, steps)) as plain:
+            ours, theirs = interleave(turn, plain, rounds=7)
     what = f"ResNet-18, {model.norm} norm, {size} px, batch {BATCH}, {torch.get_num_threads()} threads"
     return Row(name, ours / theirs, ours, theirs, "images/s", what)
+
+
+def _plain_turns(model: Model, frames: Frames, size: int, steps: int) -> Callable[[], int]:
+    plain = PlainLoop(_build(model, seed=0), frames, size=size, batch=BATCH, seed=0)
+    return lambda: plain.steps(steps)
 
 
 def resident() -> Row:
