@@ -5,6 +5,8 @@ from __future__ import annotations
 __all__ = ["Row", "apart", "interleave"]
 
 import multiprocessing
+import os
+import signal
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -46,26 +48,35 @@ def interleave(
 def apart(prepare: Callable[[], Callable[[], int]]) -> Iterator[Callable[[], int]]:
     """A side that runs in a process of its own, so that settings of this process do not help or harm it.
 
-    `prepare` runs there and gives the turn; what the context gives asks for one turn and waits.
+    `prepare` runs there and gives the turn; what the context gives asks for one turn and waits. Between turns the process
+    and its own children stand still: data loaders that read ahead would read on the other side's time.
     """
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     child = context.Process(target=_serve, args=(prepare, there))
     child.start()
+    assert child.pid is not None
+    group = child.pid
+    here.recv()
 
     def turn() -> int:
+        os.killpg(group, signal.SIGCONT)
         here.send("turn")
-        return int(here.recv())
+        units = int(here.recv())
+        os.killpg(group, signal.SIGSTOP)
+        return units
 
     try:
+        os.killpg(group, signal.SIGSTOP)
         yield turn
     finally:
-        here.send("end")
+        os.killpg(group, signal.SIGKILL)
         child.join(timeout=30)
-        child.kill()
 
 
 def _serve(prepare: Callable[[], Callable[[], int]], asked: Connection) -> None:
+    os.setpgrp()
     turn = prepare()
+    asked.send("ready")
     while asked.recv() == "turn":
         asked.send(turn())
