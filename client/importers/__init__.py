@@ -36,11 +36,11 @@ _TAKEN: Mapping[str, tuple[str, ...]] = {
     "lymphus": ("password_file",),
     "behsof": ("task", "password_file"),
     "smclud": ("patients", "pattern", "password_file"),
-    "deeplesion": ("task", "sites", "by"),
+    "deeplesion": ("task", "sites", "by", "password_file"),
     "busbra": ("password_file",),
     "csv": ("map", "site", "task"),
-    "folder": ("site", "task", "pattern"),
-    "dicom": ("site", "task"),
+    "folder": ("site", "task", "pattern", "password_file"),
+    "dicom": ("site", "task", "password_file"),
 }
 """The options that each format takes."""
 _NONE = ImportOptions()

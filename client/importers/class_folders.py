@@ -38,7 +38,7 @@ def class_folders(source: Path, options: ImportOptions) -> Iterator[list[Collect
     pattern = _pattern(options.pattern)
     if not source.exists():
         raise BadInput(f"{source}: no such file or folder; give the folder that holds one folder for each class")
-    with open_archive(source, label="source") as archive:
+    with open_archive(source, label="source", password_file=options.password_file) as archive:
         yield [_collection(site, archive, pattern, options.task)]
 
 

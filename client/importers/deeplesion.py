@@ -80,7 +80,11 @@ def deeplesion(source: Path, options: ImportOptions, *, split_seed: int) -> Iter
         table, find = (
             _in_folder(source)
             if source.is_dir()
-            else _in_zip(stack.enter_context(open_archive(source, label="archive deeplesion")))
+            else _in_zip(
+                stack.enter_context(
+                    open_archive(source, label="archive deeplesion", password_file=options.password_file)
+                )
+            )
         )
         whole = _collection(table, find)
         if options.sites is None:

@@ -60,7 +60,10 @@ def dicom(source: Path, options: ImportOptions) -> Iterator[list[Collection]]:
     site = given_site_id(options.site, format="dicom")
     if not source.exists():
         raise BadInput(f"{source}: no such file or folder; give the folder that holds one folder for each class")
-    with open_archive(source, label="source") as archive, closing(_Pictures()) as pictures:
+    with (
+        open_archive(source, label="source", password_file=options.password_file) as archive,
+        closing(_Pictures()) as pictures,
+    ):
         yield [_collection(site, archive, options.task, pictures)]
 
 
