@@ -145,7 +145,7 @@ def _password(path: Path) -> bytes:
 
 
 def _files(opened: _Zip) -> list[zipfile.ZipInfo]:
-    return [info for info in opened.infolist() if not info.is_dir()]
+    return [info for info in opened.infolist() if not info.filename.endswith("/")]  # is_dir() fails on an empty name
 
 
 def _check_zip(infos: list[zipfile.ZipInfo], label: str) -> None:

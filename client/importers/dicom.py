@@ -212,6 +212,8 @@ def _by_table(tables: Sequence[Member]) -> _Labeller:
             raise BadInput(f"{where}: {key} or label is empty; correct the table")
         if rows.setdefault(name, told) != told:
             raise BadInput(f"{where}: an earlier row says something else of the same {key}; leave one of them")
+    if not rows:
+        raise BadInput(f"{table.where}: the table has no row; write one for each file")
     folder = table.path.parent
 
     def labeller(member: Member, found: Found) -> _Label:

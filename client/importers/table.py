@@ -7,6 +7,7 @@ __all__ = ["Row", "as_number", "boolean_spelling", "csv_rows", "excel_rows", "st
 import csv
 import io
 import re
+import warnings
 import zipfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -91,7 +92,9 @@ def excel_rows(content: bytes, *, where: str, columns: Sequence[str]) -> Iterato
             held = [part.file_size for part in parts.infolist() if not part.filename.startswith("xl/worksheets/")]
             if max(held, default=0) > _MAX_PART_BYTES:
                 raise BadInput(f"{where}: texts of more than {_MAX_PART_BYTES >> 20} MiB; do not trust this file")
-        book = openpyxl.load_workbook(io.BytesIO(content), read_only=True, data_only=True, keep_links=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            book = openpyxl.load_workbook(io.BytesIO(content), read_only=True, data_only=True, keep_links=False)
         sheet = book.worksheets[0]
         sheet.reset_dimensions()  # some programs write a wrong extent, and rows beyond it would be lost
         lines = (

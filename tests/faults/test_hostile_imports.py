@@ -331,3 +331,37 @@ def test_files_that_may_not_grow(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_member_without_a_name_is_one_line(tmp_path: Path) -> None:
+    """The ten thousand damaged sources found it: `ZipInfo.is_dir` fails on an empty name."""
+    import zipfile
+
+    from client.importers import import_site
+
+    source = tmp_path / "Center-1.zip"
+    with zipfile.ZipFile(source, "w") as archive:
+        archive.writestr("x", b"1")
+    content = source.read_bytes()
+    at = content.rindex(b"PK\x01\x02")
+    nameless = bytearray(content[: at + 46] + content[at + 47 :])
+    nameless[at + 28 : at + 30] = b"\0\0"
+    end = bytes(nameless).rindex(b"PK\x05\x06")
+    size = int.from_bytes(nameless[end + 12 : end + 16], "little") - 1
+    nameless[end + 12 : end + 16] = size.to_bytes(4, "little")
+    source.write_bytes(bytes(nameless))
+    with pytest.raises(BadInput, match="archive center-1"):
+        import_site("lymphus", source, tmp_path / "out")
+
+
+def test_a_table_of_labels_without_a_row_is_one_line(tmp_path: Path) -> None:
+    from client.importers import import_site
+    from common.config import ImportOptions
+    from tests.client import dicom_files as made
+
+    folder = tmp_path / "in" / "a"
+    folder.mkdir(parents=True)
+    (folder / "x.dcm").write_bytes(made.written(made.picture(made.screen(1))))
+    (tmp_path / "in" / "labels.csv").write_text("file,label\n")
+    with pytest.raises(BadInput, match="the table has no row"):
+        import_site("dicom", tmp_path / "in", tmp_path / "out", options=ImportOptions(site="s"))
