@@ -15,7 +15,7 @@ import numpy as np
 def derive_seed(seed: int, *names: str | int) -> int:
     """A 63-bit seed that depends on `seed` and on each name, by SHA-256 (names cannot run into each other)."""
     text = "\x1f".join(f"{type(name).__name__}:{name}" for name in (seed, *names))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+    return int.from_bytes(hashlib.sha256(text.encode(errors="surrogatepass")).digest()[:8], "big") >> 1
 
 
 def derive(seed: int, *names: str | int) -> np.random.Generator:

@@ -205,7 +205,7 @@ def test_a_table_without_patients_is_warned_of(tmp_path: Path, capsys: pytest.Ca
     assert main([*words, "--site", "ours"]) == 0
     line, note = capsys.readouterr().out.splitlines()
     assert "10 patients, 10 images" in line
-    assert note.startswith("  no patient column in the map")
+    assert note.startswith("  note: no patient column in the map")
     assert "per image" in note
 
 
