@@ -10,6 +10,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
+from client.optimizer import DenseAdamW, DenseSgd
 from common.config import AdamW, Sgd, Training
 
 
@@ -43,9 +44,9 @@ def make_optimizer(model: nn.Module, plan: Training) -> torch.optim.Optimizer:
     ]
     match plan.optimizer:
         case AdamW():
-            return torch.optim.AdamW(groups, fused=True)
+            return DenseAdamW(groups, fused=True)
         case Sgd(momentum=momentum):
-            return torch.optim.SGD(groups, momentum=momentum, fused=True)
+            return DenseSgd(groups, momentum=momentum, fused=True)
 
 
 def _select(named: Iterable[tuple[str, nn.Parameter]], *, in_trunk: bool, decays: bool) -> list[nn.Parameter]:

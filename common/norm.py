@@ -12,7 +12,7 @@ Shapes: B samples, C channels, H × W positions, G groups.
 
 from __future__ import annotations
 
-__all__ = ["GroupNorm", "Norm", "norm_layer"]
+__all__ = ["GroupNorm", "Norm", "affine", "channel_sums", "norm_layer"]
 
 from collections.abc import Callable
 from functools import partial
@@ -52,7 +52,7 @@ class _ChannelsLast(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:
         zero, one = torch.zeros_like(weight), torch.ones_like(weight)
         samples = x.chunk(len(x))
-        sums_BC, squares_BC = _sums(samples, samples, [zero] * len(x), [one] * len(x), eps=0.0)
+        sums_BC, squares_BC = channel_sums(samples, samples, [zero] * len(x), [one] * len(x), eps=0.0)
         size = x[0].numel() // groups
         mean_BG = sums_BC.view(len(x), groups, -1).sum(2) / size
         square_BG = squares_BC.view(len(x), groups, -1).sum(2) / size
@@ -60,7 +60,7 @@ class _ChannelsLast(torch.autograd.Function):
         mean_BC, variance_BC = (_to_channels(t, x) for t in (mean_BG, variance_BG))
         y = torch.empty_like(x)
         for sample, out, mean, variance in zip(samples, y.chunk(len(x)), mean_BC, variance_BC, strict=True):
-            _affine(sample, weight, bias, mean, variance, eps, out=out)
+            affine(sample, weight, bias, mean, variance, eps, out=out)
         ctx.save_for_backward(x, weight, mean_BC, variance_BC)
         ctx.groups, ctx.eps = groups, eps
         return y
@@ -72,7 +72,7 @@ class _ChannelsLast(torch.autograd.Function):
         x, weight, mean_BC, variance_BC = ctx.saved_tensors
         dy = dy.contiguous(memory_format=torch.channels_last)
         samples, slopes = x.chunk(len(x)), dy.chunk(len(x))
-        bias_BC, weight_BC = _sums(slopes, samples, mean_BC.unbind(), variance_BC.unbind(), eps=ctx.eps)
+        bias_BC, weight_BC = channel_sums(slopes, samples, mean_BC.unbind(), variance_BC.unbind(), eps=ctx.eps)
         along_BC, across_BC = (_group_means(t * weight, x, ctx.groups) for t in (weight_BC, bias_BC))
         r_BC = (variance_BC + ctx.eps).rsqrt()
         from_dy, from_x = r_BC * weight, -r_BC * r_BC * along_BC
@@ -80,16 +80,16 @@ class _ChannelsLast(torch.autograd.Function):
         zero, one = torch.zeros_like(weight), torch.ones_like(weight)
         dx, part = torch.empty_like(x), torch.empty_like(samples[0])
         for i, out in enumerate(dx.chunk(len(x))):
-            _affine(samples[i], from_x[i], offset[i], zero, one, 0.0, out=part)
-            _affine(slopes[i], from_dy[i], zero, zero, one, 0.0, out=out)
+            affine(samples[i], from_x[i], offset[i], zero, one, 0.0, out=part)
+            affine(slopes[i], from_dy[i], zero, zero, one, 0.0, out=out)
             out.add_(part)
         return dx, weight_BC.sum(0), bias_BC.sum(0), None, None
 
 
-def _sums(
+def channel_sums(
     slopes: tuple[Tensor, ...], samples: tuple[Tensor, ...], means: Any, variances: Any, *, eps: float
 ) -> tuple[Tensor, Tensor]:
-    """For each sample and channel Σ dy and Σ dy · (x − mean) / √(variance + eps): two tensors (B, C)."""
+    """For each part of a batch and channel Σ dy and Σ dy · (x − mean) / √(variance + eps): two tensors (parts, C)."""
     one = torch.ones_like(means[0])
     both = [
         _aten.native_batch_norm_backward(dy, x, one, m, v, None, None, False, eps, [False, True, True])[1:]
@@ -98,9 +98,8 @@ def _sums(
     return torch.stack([plain for _, plain in both]), torch.stack([scaled for scaled, _ in both])
 
 
-def _affine(
-    x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, eps: float, *, out: Tensor
-) -> None:
+def affine(x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, eps: float, *, out: Tensor) -> None:
+    """Write (x − mean) / √(variance + eps) · weight + bias into `out`, all four of them (C,), in one pass."""
     nothing = mean.new_empty(0)
     _aten.native_batch_norm.out(
         x, weight, bias, mean, variance, False, 0.0, eps, out=out, save_mean=nothing, save_invstd=nothing

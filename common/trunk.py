@@ -14,7 +14,9 @@ from typing import Any, Literal
 from torch import Tensor, nn
 from torchvision.models import resnet
 
+from common.convolution import replace_convolutions
 from common.norm import Norm, norm_layer
+from common.stem import pooled_stem, suits_stem
 
 Backbone = Literal["resnet18", "resnet34", "resnet50", "small"]
 
@@ -59,11 +61,17 @@ class ResNetTrunk(resnet.ResNet):  # type: ignore[misc]
         self.relu = nn.ReLU()
         self.conv1 = nn.Conv2d(1, 64, 7, stride=2, padding=3, bias=False)
         del self.avgpool, self.fc
+        replace_convolutions(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, 1, S, S) to (B, C, S/32, S/32)."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        """(B, 1, S, S) to (B, C, S/32, S/32). ReLU after the maximum: the same values from a quarter of the map."""
+        x = self.relu(self._stem(x))
         return self.layer4(self.layer3(self.layer2(self.layer1(x))))  # type: ignore[no-any-return]
+
+    def _stem(self, x: Tensor) -> Tensor:
+        if suits_stem(x, self.conv1, self.bn1):
+            return pooled_stem(x, self.conv1, self.bn1)
+        return self.maxpool(self.bn1(self.conv1(x)))  # type: ignore[no-any-return]
 
 
 class SmallTrunk(nn.Sequential):
