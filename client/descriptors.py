@@ -10,7 +10,7 @@ Shapes: N images, S pixels a side, M pixels counted.
 
 from __future__ import annotations
 
-__all__ = ["describe", "tissue_mask"]
+__all__ = ["blank_edges", "describe", "tissue_mask"]
 
 from collections.abc import Callable
 
@@ -35,7 +35,7 @@ def describe(crops: NDArray[np.uint8], *, margin: float) -> NDArray[np.float64]:
     windows.
     """
     found = np.zeros((len(crops), len(DESCRIPTORS)))
-    blank = _blank_edges(crops)
+    blank = blank_edges(crops)
     for edges in np.unique(blank, axis=0):
         which = np.flatnonzero((blank == edges).all(axis=1))
         mask = tissue_mask(crops.shape[-1], margin=margin, blank=(edges[0], edges[1], edges[2], edges[3]))
@@ -58,7 +58,7 @@ def tissue_mask(size: int, *, margin: float, blank: tuple[int, int, int, int] = 
     return beside if int(beside.sum()) >= _ENOUGH else seen
 
 
-def _blank_edges(crops: NDArray[np.uint8]) -> NDArray[np.int64]:
+def blank_edges(crops: NDArray[np.uint8]) -> NDArray[np.int64]:
     """How many rows and columns at each edge are 0 throughout: top, bottom, left, right; (N, 4)."""
     found = []
     for axis in (2, 1):
@@ -135,5 +135,7 @@ def _high_share(residual: _Floats) -> NDArray[np.float64]:
     power = np.abs(np.fft.rfft2(residual)) ** 2
     radius = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None])
     twice = np.where(np.isin(np.arange(power.shape[-1]), (0, size / 2)), 1.0, 2.0)
-    high: NDArray[np.float64] = (power * twice)[:, radius > 0.25].sum(axis=1) / ((power * twice).sum(axis=(1, 2)) + 1e-12)
+    high: NDArray[np.float64] = (power * twice)[:, radius > 0.25].sum(axis=1) / (
+        (power * twice).sum(axis=(1, 2)) + 1e-12
+    )
     return high

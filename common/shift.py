@@ -51,7 +51,9 @@ class ShiftMoments:
     def of(cls, values: Floats, classes: Whole, *, count: int) -> ShiftMoments:
         """Patients `values` (P, D + F) of `classes` (P,) in 0..count − 1."""
         if values.ndim != 2 or len(values) != len(classes) or not np.isfinite(values).all():
-            raise ValueError("a patient's values are not finite, or not one row for each patient; did training diverge?")
+            raise ValueError(
+                "a patient's values are not finite, or not one row for each patient; did training diverge?"
+            )
         member = (classes[:, None] == np.arange(count)).astype(np.float64)
         counts = member.sum(axis=0)
         totals = member.T @ values

@@ -165,7 +165,8 @@ def _panel(
     smallest = np.sort(ranks.min(axis=(1, 2)))
     for name, one in found.items():
         adjusted = {
-            axis: float((1 + np.searchsorted(smallest, p, side="right")) / (len(smallest) + 1)) for axis, p in one.p.items()
+            axis: float((1 + np.searchsorted(smallest, p, side="right")) / (len(smallest) + 1))
+            for axis, p in one.p.items()
         }
         found[name] = replace(one, adjusted=adjusted)
     return found
@@ -235,7 +236,9 @@ def _null_discrepancy(
     raw = (drawn.astype(np.float64) ** 2).sum(axis=1)
     naive = biased = 0.0
     for site, share in parts:
-        own = share**2 * (gram := site.draws[:, fourier].astype(np.float64) @ site.draws[:, fourier].T.astype(np.float64))
+        own = share**2 * (
+            gram := site.draws[:, fourier].astype(np.float64) @ site.draws[:, fourier].T.astype(np.float64)
+        )
         b = len(gram)
         squares = own**2
         biased += float(squares.sum()) / b**2

@@ -7,7 +7,20 @@ them is another case mix, which changes nothing beside the lesion. None of it us
 
 from __future__ import annotations
 
-__all__ = ["BASE", "GAIN", "GAMMA", "SIZE", "SPECKLE", "Bank", "Machine", "draw_sites", "features", "make_bank", "pictures"]
+__all__ = [
+    "BASE",
+    "GAIN",
+    "GAMMA",
+    "SIZE",
+    "SPECKLE",
+    "MARGIN",
+    "Bank",
+    "Machine",
+    "draw_sites",
+    "features",
+    "make_bank",
+    "pictures",
+]
 
 import functools
 from collections.abc import Sequence
@@ -63,7 +76,7 @@ def _lesion(rng: np.random.Generator, malignant: np.ndarray, subtype: np.ndarray
     spikes = np.where(malignant, 0.13, 0.04)[:, None, None] * np.sin(5 * angle + rng.uniform(0, 6.3, (n, 1, 1)))
     edge = rng.uniform(6, 8.5, (n, 1, 1)) * (1 + spikes)
     darker = -np.where(malignant, rng.normal(12, 3.5, n), rng.normal(7.5, 3.5, n))[:, None, None]
-    core = np.where(subtype, 9.0, 0.0)[:, None, None] * (radius < 2.5)
+    core = np.where(subtype, 12.0, 0.0)[:, None, None] * (radius < 3.5)
     inside: np.ndarray = np.where(radius < edge, darker + core, 0.0)
     return inside
 
@@ -105,7 +118,9 @@ class Bank:
 @functools.lru_cache(maxsize=16)
 def make_bank(machine: Machine = BASE, *, each: int = 500) -> Bank:
     """`each` patients of every class and subtype, with 1 to 3 pictures a patient."""
-    rng = np.random.default_rng([17, round(100 * machine.gain), round(100 * machine.gamma), round(100 * machine.length)])
+    rng = np.random.default_rng(
+        [17, round(100 * machine.gain), round(100 * machine.gamma), round(100 * machine.length)]
+    )
     return Bank({(c, s): _patients(rng, machine, c, s, each) for c in (0, 1) for s in (0, 1)})
 
 
