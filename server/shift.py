@@ -112,12 +112,14 @@ def compare_centers(
     against: Sequence[str] | None = None,
     draws: int = 1999,
 ) -> dict[str, Comparison]:
-    """Every site against the others of `against` (by default all); cards of one panel, adjusted together.
+    """Every site against the others of `against` (by default all), adjusted together.
 
-    Raises ValueError where a site has nothing to be compared with.
+    A site that has no other to be compared with is left out. Raises ValueError where that leaves none.
     """
-    names = sorted(sites)
-    pool = [name for name in names if against is None or name in against]
+    pool = [name for name in sorted(sites) if against is None or name in against]
+    names = [name for name in sorted(sites) if set(pool) - {name}]
+    if not names:
+        raise ValueError("a center has no other center to be compared with; give at least two")
     where = reference.coordinates
     shaken = {name: _shaken(sites[name], rng, draws) for name in names}
     settled: dict[str, Comparison] = {}
@@ -156,8 +158,6 @@ def _panel(
     nulls = []
     for name in names:
         shares = _shares([other for other in pool if other != name], sites)
-        if not shares:
-            raise ValueError(f"center {name} has no other center to be compared with")
         found[name], null = _one(name, shares, sites, shaken, where)
         nulls.append(null)
     null_TKA = np.stack(nulls, axis=1)
