@@ -49,8 +49,11 @@ def write_results(
     provenance: Provenance,
     rows: Sequence[Row],
     contrasts: Sequence[Any],
+    shift: Sequence[Any] = (),
 ) -> Path:
-    """Write RUN/results.json, atomically. `provenance.artificial_sites` stands in it only where there are such."""
+    """Write RUN/results.json, atomically. `shift` (the cards of centers) and `provenance.artificial_sites` stand in it only
+    where there are such.
+    """
     path = run / "results.json"
     document = {
         "config": config,
@@ -59,5 +62,7 @@ def write_results(
         "rows": [asdict(row) for row in rows],
         "contrasts": [asdict(contrast) for contrast in contrasts],
     }
+    if shift:
+        document["shift"] = [asdict(card) for card in shift]
     write_json(path, document)
     return path

@@ -28,6 +28,7 @@ from server.run import config_text, resolved
 from simulation.evidence import assemble
 from simulation.pictures import draw_pictures
 from simulation.plan import ModelPlan, plan_models
+from simulation.shift import shift_cards
 from simulation.sources import open_sites
 from simulation.workers import train_all
 
@@ -61,6 +62,7 @@ def compare(experiment: Experiment, run: Path) -> Path:
             provenance=about,
             rows=evidence.rows,
             contrasts=evidence.contrasts,
+            shift=shift_cards(run, plans, experiment, sites, evidence.rows),
         )
         write_model_card(run)
         return write_report(run)
