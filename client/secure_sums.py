@@ -144,7 +144,7 @@ def _require_same_company(kept: _Kept, terms: Terms, *, site: str) -> None:
         who = ", ".join(sorted(set(kept.counted) ^ set(terms.sites)))
         raise BadInput(
             f"site {site}: this evaluation was already counted, and now the roster differs by {who}, whose numbers the two "
-            "totals would give away; start a new run"
+            "totals would give away; count it with the same sites, or evaluate another model"
         )
 
 

@@ -19,8 +19,9 @@ Who is kept from what, plainly:
   Against that a site signs its key with the key it is registered with, and checks the others' signatures against keys
   that it got from those hospitals themselves (`client/peers.py`). Without these, trust in the server's relaying is needed.
 - Totals are exact and without noise. Two evaluations of one model, with a site and without it, differ by that site's
-  numbers: a site refuses that within one evaluation, it cannot across evaluations. Nor can anyone check that a site's
-  numbers are true, or tell which site's are not.
+  numbers: a site refuses that for one name of an evaluation (run, model, round, purpose); under another name it cannot
+  know, and numbers that no model moves, such as cases by class, tell whenever a site joins or leaves. Nor can anyone
+  check that a site's numbers are true, or tell which site's are not.
 - A site that drops out costs the attempt, not the others' secrets: the others are asked again, with new keys.
 """
 

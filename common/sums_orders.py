@@ -6,7 +6,7 @@ server) brings new keys.
 
 from __future__ import annotations
 
-__all__ = ["KeyOrder", "OpenOrder", "Opening", "SealOrder", "Sealed", "SiteKey", "Terms", "statement"]
+__all__ = ["KeyOrder", "OpenOrder", "Opening", "SealOrder", "Sealed", "SiteKey", "Terms", "named_by_model", "statement"]
 
 import json
 from typing import Annotated, Any
@@ -101,6 +101,11 @@ class Opening:
     site: str
     terms: str
     seed: _Key
+
+
+def named_by_model(run: str, fingerprint: str) -> str:
+    """The name of a run as these orders have it: what is counted with some sites is this model, whoever runs it again."""
+    return f"{run} {fingerprint}"
 
 
 def statement(order: KeyOrder | Terms, *, site: str, public: str) -> bytes:

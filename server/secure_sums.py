@@ -134,5 +134,5 @@ def _openings(exchange: Exchange, terms: Terms) -> dict[str, bytes]:
     told = "; ".join(f"{site}: {failures.get(site, 'no answer')}" for site in missing)
     raise RunFailed(
         f"the secure sum is sealed, but not every site opened it ({told}); the others cannot be counted anew in this "
-        f"evaluation: start a new run when {', '.join(missing)} can be reached, or without it"
+        f"evaluation: evaluate again when {', '.join(missing)} can be reached, or another model without it"
     )

@@ -13,7 +13,7 @@ from typing import Any
 
 from common.errors import suggest
 from common.files import read_json, write_json
-from tests.prove import engines, full_size, hostile, identity, phantoms, runs, tables
+from tests.prove import engines, full_size, hostile, identity, phantoms, runs, sums, tables
 from tests.prove.finding import ROOT, Finding, Proof
 
 PROOFS: Mapping[str, Proof] = {
@@ -31,6 +31,8 @@ PROOFS: Mapping[str, Proof] = {
     "full-deeplesion": full_size.deeplesion,
     "csv-million-rows": tables.csv_million_rows,
     "mutated-imports": hostile.mutated_imports,
+    "sums-exact": sums.sums_exact,
+    "sums-uniform": sums.sums_uniform,
 }
 
 
