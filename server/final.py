@@ -97,9 +97,8 @@ def _together(
     federation: Federation, order: EvaluateOrder, evaluated: Evaluated, roster: Roster, weights: Weights
 ) -> tuple[EvaluationSums, Mapping[str, str]]:
     """The pooled sums of the training centers' test patients, none where they were not tested; and who is not in them."""
-    there = [site for site in roster.train if site in evaluated.reports]
-    if order.evaluation.secure and there:
-        return _secure(federation, order, "test", there, weights)
+    if order.evaluation.secure and evaluated.reports.keys() & roster.train.keys():
+        return _secure(federation, order, "test", roster.train, weights)
     return _sums(evaluated, "test", roster.train), {}
 
 
