@@ -226,7 +226,8 @@ class Evaluation:
     val patients; `sensitivity`: where the threshold is locked; `flip`: scores are the mean over the image and its mirror;
     `zooms`: and over the crop magnified by these factors;
     `draws`: bootstrap draws of a contrast; `looks`: how often held-out results of these data were seen before, which the
-    report prints.
+    report prints; `secure`: what is summed over sites is summed under masks, so that the server sees totals alone (three
+    training sites or more).
     """
 
     every: Positive = 1
@@ -236,6 +237,7 @@ class Evaluation:
     zooms: Annotated[tuple[Rate, ...], Field(min_length=1)] = (1.0,)
     draws: Positive = 2000
     looks: Annotated[int, Field(ge=0)] = 0
+    secure: bool = False
 
 
 @checked(frozen=True, config=_STRICT)

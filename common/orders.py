@@ -83,7 +83,10 @@ class EvaluateOrder:
 
 @checked(frozen=True, config=_STRICT)
 class PartReport:
-    """One part's result: the site's own exact AUC with its interval, and sums that add across sites (`EvaluationSums`)."""
+    """One part's result: the site's own exact AUC with its interval, and sums that add across sites (`EvaluationSums`).
+
+    `sums` is None in a secure evaluation: they leave the site only under masks (`common.masks`).
+    """
 
     n_images: int
     n_patients: int
@@ -96,7 +99,7 @@ class PartReport:
     calibration_slope: float | None
     calibration_intercept: float | None
     why: str | None
-    sums: dict[str, Any]
+    sums: dict[str, Any] | None
 
 
 @checked(frozen=True, config=_STRICT)

@@ -5,19 +5,24 @@ from __future__ import annotations
 __all__ = ["evaluate_finally"]
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import fields
 from pathlib import Path
 
 from common.config import Experiment
 from common.errors import RunFailed
+from common.evaluation_blocks import evaluation_directory, evaluation_sums
 from common.metrics import EvaluationSums
-from common.orders import Part, PartReport
+from common.orders import EvaluateOrder, Part, PartReport
 from common.provenance import provenance
+from common.sums_orders import named_by_model
+from common.update import Weights
+from common.weights import fingerprint
 from server.budget import sample_gradients
 from server.records import Records
 from server.results import Row, write_results
 from server.rounds import Evaluated, Federation, Outcome, Roster, evaluate_order, training_images
+from server.secure_sums import secure_totals
 
 _EVERY: tuple[Part, ...] = ("train", "val", "test")
 
@@ -38,17 +43,20 @@ def evaluate_finally(
     """
     last = experiment.training.rounds
     val = evaluate_order(experiment, {"val": ("val",)}, run=run, round_number=last)
-    validated = federation.evaluate(last, dict.fromkeys(roster.train, val), outcome.weights)
-    threshold = _threshold(validated, experiment)
+    validated, failures = _validated(federation, val, roster.train, outcome.weights)
+    threshold = validated.histogram.threshold_at(experiment.evaluation.sensitivity)
     own = evaluate_order(experiment, {"test": ("test",)}, run=run, round_number=last, threshold=threshold)
     whole = evaluate_order(experiment, {"test": _EVERY}, run=run, round_number=last, threshold=threshold)
     orders = dict.fromkeys(roster.held_out, whole)
     if experiment.protocol == "in-federation":
         orders |= dict.fromkeys(roster.train, own)
     evaluated = federation.evaluate(last, orders, outcome.weights)
-    for site, why in sorted({**validated.failures, **evaluated.failures}.items()):
+    together, lost = _together(federation, own, evaluated, roster, outcome.weights)
+    for site, why in sorted({**failures, **evaluated.failures, **lost}.items()):
         records.add("failure", run=run, round=last, site=site, why=why)
     rows = _rows(evaluated, roster, experiment, threshold)
+    if together.n_images:
+        rows.append(_row_of_all(together, experiment, tuple(sorted(roster.train)), threshold))
     if not rows:
         raise RunFailed("no site evaluated the final model; see the failures in records.jsonl")
     steps = outcome.steps
@@ -71,12 +79,42 @@ def evaluate_finally(
 
 def _sums(evaluated: Evaluated, part: str, sites: Mapping[str, object]) -> EvaluationSums:
     reports = (evaluated.reports[site].parts.get(part) for site in sorted(sites) if site in evaluated.reports)
-    return sum((EvaluationSums.from_json(report.sums) for report in reports if report), EvaluationSums.zero())
+    told = (report.sums for report in reports if report)
+    return sum((EvaluationSums.from_json(sums) for sums in told if sums is not None), EvaluationSums.zero())
 
 
-def _threshold(validated: Evaluated, experiment: Experiment) -> float | None:
-    """Sensitivity `evaluation.sensitivity` on the pooled val patients of the training centers, to one histogram bin."""
-    return _sums(validated, "val", validated.reports).histogram.threshold_at(experiment.evaluation.sensitivity)
+def _validated(
+    federation: Federation, order: EvaluateOrder, sites: Collection[str], weights: Weights
+) -> tuple[EvaluationSums, Mapping[str, str]]:
+    """The pooled sums of the training centers' val patients, for the threshold; and who is not in them, and why."""
+    if order.evaluation.secure:
+        return _secure(federation, order, "val", sites, weights)
+    evaluated = federation.evaluate(order.round, dict.fromkeys(sites, order), weights)
+    return _sums(evaluated, "val", evaluated.reports), evaluated.failures
+
+
+def _together(
+    federation: Federation, order: EvaluateOrder, evaluated: Evaluated, roster: Roster, weights: Weights
+) -> tuple[EvaluationSums, Mapping[str, str]]:
+    """The pooled sums of the training centers' test patients, none where they were not tested; and who is not in them."""
+    if order.evaluation.secure and evaluated.reports.keys() & roster.train.keys():
+        return _secure(federation, order, "test", roster.train, weights)
+    return _sums(evaluated, "test", roster.train), {}
+
+
+def _secure(
+    federation: Federation, order: EvaluateOrder, part: str, sites: Collection[str], weights: Weights
+) -> tuple[EvaluationSums, Mapping[str, str]]:
+    """One part's pooled sums as a total that no site's own can be read from."""
+    found = secure_totals(
+        federation.exchange(order, weights),
+        sites,
+        evaluation_directory((part,), with_threshold=order.threshold is not None),
+        run=named_by_model(order.run, fingerprint(weights)),
+        round_number=order.round,
+        purpose=f"final {part}",
+    )
+    return evaluation_sums(found.numbers, part, sites=found.sites, threshold=order.threshold), found.failures
 
 
 def _rows(evaluated: Evaluated, roster: Roster, experiment: Experiment, threshold: float | None) -> list[Row]:
@@ -90,9 +128,6 @@ def _rows(evaluated: Evaluated, roster: Roster, experiment: Experiment, threshol
             if part is not None
             else _row_without_cases(site, experiment, trained_on, held_out, threshold)
         )
-    together = _sums(evaluated, "test", roster.train)
-    if together.n_images:
-        rows.append(_row_of_all(together, experiment, trained_on, threshold))
     return rows
 
 
@@ -104,7 +139,7 @@ def _row(
     held_out: bool,
     threshold: float | None,
 ) -> Row:
-    sums = EvaluationSums.from_json(part.sums)
+    sums = None if part.sums is None else EvaluationSums.from_json(part.sums)
     return Row(
         arm="federated",
         protocol=experiment.protocol,
@@ -120,14 +155,14 @@ def _row(
         auc_high=part.auc_high,
         auc_variance=part.auc_variance,
         auc_patient=part.auc_patient,
-        sensitivity=sums.confusion.sensitivity if sums.confusion else None,
-        specificity=sums.confusion.specificity if sums.confusion else None,
+        sensitivity=sums.confusion.sensitivity if sums and sums.confusion else None,
+        specificity=sums.confusion.specificity if sums and sums.confusion else None,
         calibration_slope=part.calibration_slope,
         calibration_intercept=part.calibration_intercept,
-        brier=sums.brier.value,
-        ece=sums.calibration.ece,
+        brier=sums.brier.value if sums else None,
+        ece=sums.calibration.ece if sums else None,
         threshold=threshold,
-        why=part.why,
+        why=part.why or (None if sums else "secure"),
     )
 
 

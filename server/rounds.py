@@ -15,12 +15,14 @@ from typing import Protocol
 
 from common.config import Experiment
 from common.errors import BadInput, RunFailed
+from common.masks import SMALLEST_ROSTER
 from common.orders import EvaluateOrder, EvaluateReport, Part, SiteCard, TrainOrder, TrainReport
 from common.update import Weights, apply_change
 from common.weights import TailAverage
 from server.budget import RoundBudget, apportion, check_budget, round_budgets, total_steps
 from server.checkpoints import State, latest, store
 from server.records import Records
+from server.secure_sums import Exchange
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,8 @@ class Federation(Protocol):
     def train(self, round_number: int, orders: Mapping[str, TrainOrder], weights: Weights) -> Trained: ...
 
     def evaluate(self, round_number: int, orders: Mapping[str, EvaluateOrder], weights: Weights) -> Evaluated: ...
+
+    def exchange(self, order: EvaluateOrder, weights: Weights) -> Exchange: ...
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,11 @@ class Roster:
         )
         if not roster.train:
             raise BadInput("every site is held out; at least one must train")
+        if experiment.evaluation.secure and len(roster.train) < SMALLEST_ROSTER:
+            raise BadInput(
+                f"evaluation.secure: {len(roster.train)} training sites are too few to hide one in a total; "
+                f"set it to false, or train on {SMALLEST_ROSTER} or more"
+            )
         if experiment.protocol == "leave-one-center-out" and not roster.held_out:
             raise BadInput("protocol: leave-one-center-out needs a site that is held out; name one in held_out")
         return roster

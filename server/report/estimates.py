@@ -17,6 +17,7 @@ WHY = {
     "suppressed": "suppressed: fewer patients than the center's policy lets out",
     "one-class": "the cases are all of one class",
     "too-few": "too few cases",
+    "secure": "summed under masks: only the total over centers was told",
     "separated": "the scores separate the classes completely, so no slope can be estimated",
 }
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from common.errors import suggest
 from common.files import read_json, write_json
-from tests.prove import engines, full_size, hostile, identity, phantoms, runs, shift, tables
+from tests.prove import engines, full_size, hostile, identity, phantoms, runs, shift, sums, tables
 from tests.prove.finding import ROOT, Finding, Proof
 
 PROOFS: Mapping[str, Proof] = {
@@ -36,6 +36,8 @@ PROOFS: Mapping[str, Proof] = {
     "shift-cause": shift.shift_cause,
     "bootstrap-agrees": shift.bootstrap_agrees,
     "repair": shift.repair,
+    "sums-exact": sums.sums_exact,
+    "sums-uniform": sums.sums_uniform,
 }
 
 
