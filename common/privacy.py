@@ -167,7 +167,7 @@ def _epsilon(plans: tuple[Plan, ...], delta: float) -> float:
     rough = epsilon_rdp(plans, delta=delta)
     if _HOPELESS < rough < math.inf:
         return rough
-    grid = min(max(rough / _GRID, 1e-5), 5e-3)
+    grid = min(max(rough / _GRID, 1e-5), 5e-3 if rough < math.inf else 2e-2)
     total = _composed(plans, grid)
     return min(float(total.get_epsilon_for_delta(delta)), rough)
 
@@ -187,9 +187,10 @@ def _loss_of_a_step(sigma: float, rate: float, owned: int, grid: float) -> Any:
 
     if owned == 1:
         return losses.from_gaussian_mechanism(sigma, sampling_prob=rate, value_discretization_interval=grid)
-    chances = [math.comb(owned, k) * rate**k * (1 - rate) ** (owned - k) for k in range(owned + 1)]
+    chances = {k: math.comb(owned, k) * rate**k * (1 - rate) ** (owned - k) for k in range(owned + 1)}
+    likely = {k: chance for k, chance in chances.items() if chance > 0}
     return losses.from_mixture_gaussian_mechanism(
-        sigma, sensitivities=list(range(owned + 1)), sampling_probs=chances, value_discretization_interval=grid
+        sigma, sensitivities=list(likely), sampling_probs=list(likely.values()), value_discretization_interval=grid
     )
 
 

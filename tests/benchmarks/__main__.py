@@ -42,6 +42,8 @@ BENCHES = {
     "train-vs-plain-auc": Bench("tests.benchmarks.training:auc_against_plain", least=-0.01),
     "train-vs-resident": Bench("tests.benchmarks.training:resident", least=0.95),
     "federation-overhead": Bench("tests.benchmarks.federation:overhead", most=0.03),
+    "gate-seconds": Bench("tests.benchmarks.privacy:gate_seconds", most=0.2),
+    "calibrate-seconds": Bench("tests.benchmarks.privacy:calibrate_seconds", most=2),
     "help-seconds": Bench("tests.benchmarks.federation:help_seconds", most=0.5),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -146,7 +147,7 @@ def test_sums_are_single_precision_under_bf16_and_leave_no_trace_on_the_model(wa
 SPOILT = st.sampled_from([1.0, 1e3, 1e30, float("nan"), float("inf"), -float("inf")])
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=int(os.environ.get("SONOFED_EXAMPLES", "20")), deadline=None)
 @given(
     st.sampled_from(WAYS), st.integers(0, 5), st.lists(SPOILT, min_size=6, max_size=6), st.sampled_from([1e-3, 1.0, 50])
 )
