@@ -54,13 +54,16 @@ class TrainOrder:
 
 @checked(frozen=True, config=_STRICT)
 class TrainReport:
-    """What goes with an update: `weight` is the number of training images, `seconds` the time inside steps."""
+    """What goes with an update: `weight` is the number of training images, `seconds` the time inside steps.
+
+    `loss` is None where the site's training is private.
+    """
 
     site: str
     weight: float
     samples: int
     steps: int
-    loss: float
+    loss: float | None
     norm: float
     seconds: float
 

@@ -277,9 +277,11 @@ def _record_failures(records: Records, run: str, round_number: int, failures: Ma
         records.add("failure", run=run, round=round_number, site=site, why=why)
 
 
-def _mean_loss(trained: Trained) -> float:
+def _mean_loss(trained: Trained) -> float | None:
+    """None where a site keeps its loss to itself."""
     weight = sum(report.weight for report in trained.reports.values())
-    return sum(report.loss * report.weight for report in trained.reports.values()) / weight
+    losses = [(report.loss, report.weight) for report in trained.reports.values() if report.loss is not None]
+    return sum(loss * w for loss, w in losses) / weight if len(losses) == len(trained.reports) else None
 
 
 def _listed(failures: Mapping[str, str]) -> str:
