@@ -12,6 +12,7 @@ from pathlib import Path
 from common.config import Experiment
 from common.errors import RunFailed
 from common.metrics import EvaluationSums
+from common.observed import ObservedExpected
 from common.orders import Part, PartReport
 from common.provenance import provenance
 from server.budget import sample_gradients
@@ -105,6 +106,7 @@ def _row(
     threshold: float | None,
 ) -> Row:
     sums = EvaluationSums.from_json(part.sums)
+    ratio = ObservedExpected.of_sums(sums.calibration, n_patients=part.n_patients)
     return Row(
         arm="federated",
         protocol=experiment.protocol,
@@ -128,6 +130,9 @@ def _row(
         ece=sums.calibration.ece,
         threshold=threshold,
         why=part.why,
+        observed=ratio.observed,
+        expected=ratio.expected,
+        log_oe_variance=ratio.log_variance,
     )
 
 

@@ -19,6 +19,7 @@ from client.site import Site
 from common.config import Experiment
 from common.files import write_atomic
 from common.metrics import threshold_at_sensitivity
+from common.observed import ObservedExpected
 from server.results import Row
 from server.statistics import Contrast
 from simulation.contrasts import contrast_all
@@ -157,10 +158,19 @@ def _row(cases: Cases, judge: Judge, members: Sequence[str], name: str, threshol
     index = cases.experiment.task.positive_index
     found = measure_cases(labels, scores, patients, positive_index=index, threshold=threshold)
     held_out = all(site not in judge.trained_on for site in members)
-    return _as_row(judge, name, held_out, path, threshold, found)
+    ratio = ObservedExpected.of(labels == index, scores[:, index], patients)
+    return _as_row(judge, name, held_out, path, threshold, found, ratio)
 
 
-def _as_row(judge: Judge, name: str, held_out: bool, path: str, threshold: float | None, found: Measures) -> Row:
+def _as_row(
+    judge: Judge,
+    name: str,
+    held_out: bool,
+    path: str,
+    threshold: float | None,
+    found: Measures,
+    ratio: ObservedExpected,
+) -> Row:
     return Row(
         arm=judge.arm,
         protocol=judge.protocol,
@@ -184,6 +194,9 @@ def _as_row(judge: Judge, name: str, held_out: bool, path: str, threshold: float
         ece=found.ece,
         threshold=threshold,
         why=found.why,
+        observed=ratio.observed,
+        expected=ratio.expected,
+        log_oe_variance=ratio.log_variance,
     )
 
 
