@@ -14,7 +14,7 @@ from scipy.special import expit, logit, ndtri
 from server.meta_analysis import KnownSpread, RandomEffects, random_effects, with_known_spread
 
 PUBLISHED_SPREAD = 0.055
-"""Standard deviation of AUC between centers, as published; used below ten centers, where the data say little about τ."""
+"""A published standard deviation of AUC between centers; used below ten centers, where the data say little about τ."""
 INFORMATIVE, _WELL_KNOWN = 5, 10
 
 _LEAVE_ONE_OUT = "leave-one-center-out"

@@ -86,9 +86,7 @@ def random_effects(values: ArrayLike, variances: ArrayLike, *, confidence: float
     )
 
 
-def with_known_spread(
-    values: ArrayLike, variances: ArrayLike, *, tau: float, confidence: float = 0.95
-) -> KnownSpread:
+def with_known_spread(values: ArrayLike, variances: ArrayLike, *, tau: float, confidence: float = 0.95) -> KnownSpread:
     """The same model with τ given: what a published spread between centers would make of these centers."""
     y, v = _checked(values, variances)
     w = 1 / (v + tau**2)
@@ -155,7 +153,9 @@ def _cochran(y: Floats, v: Floats) -> float:
 def _checked(values: ArrayLike, variances: ArrayLike) -> tuple[Floats, Floats]:
     y, v = np.asarray(values, dtype=np.float64), np.asarray(variances, dtype=np.float64)
     if y.shape != v.shape or y.ndim != 1 or len(y) < 2:
-        raise ValueError(f"{y.shape} values and {v.shape} variances: two vectors of one length, two or more, are needed")
+        raise ValueError(
+            f"{y.shape} values and {v.shape} variances: two vectors of one length, two or more, are needed"
+        )
     if not (np.isfinite(y).all() and np.isfinite(v).all() and (v > 0).all()):
         raise ValueError("a value is not finite, or a variance not positive")
     return y, v

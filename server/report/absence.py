@@ -20,6 +20,8 @@ def absences(run: Run, *, files_absent: int, learning: bool, pictures: bool) -> 
         notes.append("No center was left out in turn (leave-one-center-out was not run).")
     if run.rows and IN_FEDERATION not in run.protocols:
         notes.append("In-federation results were not computed.")
+    if run.meta and not any(entry.measure == "oe" for entry in run.meta):
+        notes.append("O/E across centers is not known: the rows hold no observed and expected cases.")
     if not run.contrasts:
         notes.append("No contrast between arms was computed.")
     if files_absent:

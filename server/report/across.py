@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-__all__ = ["AcrossRow", "across_rows", "prediction", "why_not"]
+__all__ = ["AcrossRow", "across_rows"]
 
 from dataclasses import dataclass
 
 from server.centers import Meta
-from server.report.estimates import reason
+from server.report.estimates import reason, why_not
 from server.report.numbers import DASH, decimal, interval
 from server.report.reading import Run
 from server.report.tables import Cell
 
-_WHY = {
-    "one-center": "one center: nothing to compare it with",
-    "two-centers": "two centers: no degree of freedom is left to predict a third",
-}
 _AGREES = 0.5
 """A Hartung–Knapp interval whose squared error is below this share of the plain one is called narrow."""
 
@@ -45,25 +41,6 @@ def across_rows(run: Run) -> list[AcrossRow]:
                 made.append(_row(found))
                 made += _assumed(found)
     return made
-
-
-def why_not(found: Meta) -> str:
-    """Why there is no prediction interval, in words."""
-    return _WHY.get(found.why or "", reason(found.why))
-
-
-def prediction(found: Meta | None) -> str:
-    """A sentence about a new center; empty where nothing is known."""
-    if found is None or found.estimate is None:
-        return ""
-    if found.prediction_low is None:
-        return f"For a new center there is no 95 % prediction interval ({why_not(found)})."
-    note = f" ({found.k} centers: {found.note})" if found.note else f" ({found.k} centers)"
-    return f"95 % prediction interval of the AUC at a new center: {_span(found)}{note}."
-
-
-def _span(found: Meta) -> str:
-    return interval(found.prediction_low, found.prediction_high)
 
 
 def _row(found: Meta) -> AcrossRow:
@@ -97,7 +74,7 @@ def _assumed(found: Meta) -> list[AcrossRow]:
         return []
     mean = Cell(decimal(known.estimate), small=interval(known.low, known.high))
     ahead = Cell(interval(known.prediction_low, known.prediction_high))
-    note = f"spread taken as {decimal(known.tau_auc, places=3)} AUC, from the literature"
+    note = f"τ {decimal(known.tau_auc, places=3)} on the AUC scale, published, not estimated here"
     return [AcrossRow("auc", found.arm, True, str(found.k), mean, ahead, decimal(known.tau), DASH, (note,))]
 
 

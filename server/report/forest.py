@@ -10,8 +10,7 @@ from markupsafe import Markup
 
 from common.page.drawing import Scale, group, join, line, marker, path, svg, text, ticks
 from server.centers import Meta
-from server.report.across import why_not
-from server.report.estimates import Estimate, estimate, worst_first
+from server.report.estimates import Estimate, estimate, why_not, worst_first
 from server.report.numbers import DASH, decimal, interval
 from server.report.reading import ALL, LEAVE_ONE_OUT, Run
 from server.report.sentence import lead_arm
@@ -70,7 +69,7 @@ def _diamond(m: Meta, scale: Scale, y: float) -> Markup:
     tips = [(scale(m.low), y), (scale(m.estimate), y - 5.5), (scale(m.high), y), (scale(m.estimate), y + 5.5)]
     shown = f"{decimal(m.estimate)}  {interval(m.low, m.high)}"
     return group(
-        path(tips, class_="mark soft", closed=True),
+        path(tips, class_="diamond", closed=True),
         *_beyond(scale, m.low, y),
         marker(m.arm, 8, y, size=3.6),
         text(_RIGHT + 10, y + 4, shown, class_="number"),
