@@ -112,7 +112,7 @@ class Meta:
 
 
 def across_centers(rows: Iterable[Measured]) -> list[Meta]:
-    """One entry for each arm and measure of the leave-one-center-out rows.
+    """One entry for each arm and measure of the leave-one-center-out rows that know a variance.
 
     A center's value is the mean over its models of logit AUC, or of log O/E. Its variance is the mean over models of
     the sampling variance (the models meet the same patients, so averaging them saves nothing) plus the models' variance
@@ -123,7 +123,8 @@ def across_centers(rows: Iterable[Measured]) -> list[Meta]:
     made = []
     for arm in sorted({row.arm for row in mine}, key=lambda arm: (_ARMS.index(arm) if arm in _ARMS else 9, arm)):
         there = [row for row in mine if row.arm == arm]
-        made.append(_meta(arm, "auc", there, _logit_auc))
+        if any(row.auc_variance is not None for row in there):
+            made.append(_meta(arm, "auc", there, _logit_auc))
         if any(row.expected is not None for row in there):
             made.append(_meta(arm, "oe", there, _log_oe))
     return made

@@ -53,6 +53,7 @@ def write_results(
     provenance: Provenance,
     rows: Sequence[Row],
     contrasts: Sequence[Any],
+    subgroups: Sequence[Any] = (),
 ) -> Path:
     """Write RUN/results.json, atomically. `provenance.artificial_sites` stands in it only where there are such."""
     path = run / "results.json"
@@ -63,6 +64,7 @@ def write_results(
         "rows": [asdict(row) for row in rows],
         "contrasts": [asdict(contrast) for contrast in contrasts],
         "meta": [asdict(entry) for entry in across_centers(rows)],
+        "subgroups": [asdict(group) for group in subgroups],
     }
     write_json(path, document)
     return path

@@ -61,6 +61,7 @@ def compare(experiment: Experiment, run: Path) -> Path:
             provenance=about,
             rows=evidence.rows,
             contrasts=evidence.contrasts,
+            subgroups=evidence.subgroups,
         )
         write_model_card(run)
         return write_report(run)

@@ -26,6 +26,7 @@ from simulation.contrasts import contrast_all
 from simulation.means import mean_row
 from simulation.models import read_scores
 from simulation.plan import IN_FEDERATION, LEAVE_ONE_OUT, ModelPlan
+from simulation.subgroups import Subgroup, subgroup_rows
 
 Scores = NDArray[np.float64]
 Rows = NDArray[np.int64]
@@ -37,6 +38,7 @@ class Evidence:
 
     rows: list[Row]
     contrasts: list[Contrast]
+    subgroups: list[Subgroup]
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,18 @@ def assemble(run: Path, plans: Sequence[ModelPlan], experiment: Experiment, site
         else:
             rows += _rows_of_held_out(cases, judge)
     rows += _means_over_centers(rows)
-    return Evidence(_ordered(rows), contrast_all(cases, everyone))
+    return Evidence(_ordered(rows), contrast_all(cases, everyone), _subgroups(cases, everyone))
+
+
+def _subgroups(cases: Cases, everyone: Sequence[Judge]) -> list[Subgroup]:
+    """Of the federated models alone: at their left-out center, or at every site."""
+    found: list[Subgroup] = []
+    for judge in everyone:
+        if judge.arm == "federated":
+            threshold = cases.threshold(judge)
+            for site in (judge.held_out,) if judge.held_out else (*cases.trainers, *cases.watched):
+                found += subgroup_rows(cases, judge, site, threshold)
+    return sorted(found, key=lambda g: (g.protocol != LEAVE_ONE_OUT, g.site, g.covariate, g.level, g.seed))
 
 
 def _rows_in_federation(cases: Cases, judge: Judge) -> list[Row]:

@@ -149,13 +149,15 @@ def _decision(site: str, found: Mapping[str, Curves]) -> Markup | None:
         *(text(_X(t), 221, f"{t:g}"[-2:], class_="tick", anchor="middle") for t in (0.0, 0.5, 1.0)),
         text((_X(0) + _X(1)) / 2, 237, "threshold probability", class_="tick", anchor="middle"),
     ]
+    middle = f"translate(11 {(y(0) + y(top)) / 2:g}) rotate(-90)"
+    turned = element("text", "net benefit", x=0.0, y=0.0, text_anchor="middle", class_="tick", transform=middle)
     every = path(_within(whole.all_positive(), y), class_="reference")
     lines = [
         group(path(_within(made.decisions(), y), class_="curve"), class_=f"arm {arm}", title=arm)
         for arm, made in found.items()
     ]
     title = f"Net benefit at {site}"
-    return svg(*frame, every, *lines, width=_SIZE, height=_SIZE, title=title, class_="square")
+    return svg(*frame, turned, every, *lines, width=_SIZE, height=_SIZE, title=title, class_="square")
 
 
 def _within(points: list[tuple[float, float]], y: Scale) -> list[tuple[float, float]]:

@@ -183,6 +183,12 @@ GLOSSARY = {
         "Observed positives over expected ones (the sum of probabilities). 1 is right on average; above 1 probabilities "
         "are too low, below 1 too high.",
     ),
+    "subgroup": Term(
+        "Group of patients",
+        "Patients of a center with one value of a covariate; numbers are cut at the center's median. A group of fewer "
+        "patients than the center's policy lets out is joined with others. Numbers are means over seeds, intervals as "
+        "for AUC, not corrected for the number of groups.",
+    ),
     "tripod": Term(
         "TRIPOD+AI",
         "What a report on a prediction model must state, by Collins et al. 2024. Items are in our words.",

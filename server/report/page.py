@@ -24,6 +24,7 @@ from server.report.numbers import count, duration
 from server.report.pictures import galleries
 from server.report.reading import IN_FEDERATION, LEAVE_ONE_OUT, Run
 from server.report.sentence import answer, lead_arm, lead_protocol, reservations
+from server.report.subgroups import subgroup_table
 from server.report.tables import contrast_rows, lead_rows, matrix_rows, measure_rows
 from server.report.tripod import checklist
 
@@ -58,6 +59,7 @@ def _context(run: Run) -> dict[str, Any]:
         "protocols": [_protocol(run, protocol, curves[protocol]) for protocol in run.protocols],
         "across": across_rows(run),
         "checklist": checklist(run),
+        "subgroups": subgroup_table(run),
         "matrix": matrix if len(matrix) > 1 else [],
         "matrix_columns": run.sites(LEAVE_ONE_OUT) or run.sites(),
         "learning": learning,

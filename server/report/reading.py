@@ -21,6 +21,7 @@ __all__ = [
     "Provenance",
     "Row",
     "Run",
+    "Subgroup",
     "TrainedModel",
     "read_run",
 ]
@@ -93,6 +94,27 @@ class Contrast:
 
 
 @checked(frozen=True, config=_GROWS)
+class Subgroup:
+    """One model on one group (`covariate` at `level`) of a site's tested cases."""
+
+    arm: str
+    protocol: str
+    seed: int
+    site: str
+    covariate: str
+    level: str
+    n_images: int
+    n_patients: int
+    n_positive: int
+    auc: float | None = None
+    auc_low: float | None = None
+    auc_high: float | None = None
+    sensitivity: float | None = None
+    specificity: float | None = None
+    why: str | None = None
+
+
+@checked(frozen=True, config=_GROWS)
 class Budget:
     """Sample gradients of one final model, and of all models of an arm together."""
 
@@ -120,6 +142,7 @@ class _Results:
     rows: tuple[Row, ...]
     contrasts: tuple[Contrast, ...] = ()
     meta: tuple[Meta, ...] | None = None
+    subgroups: tuple[Subgroup, ...] = ()
     budget: Budget = field(default_factory=Budget)
     provenance: Provenance = field(default_factory=Provenance)
 
@@ -178,6 +201,7 @@ class Run:
     rows: tuple[Row, ...]
     contrasts: tuple[Contrast, ...]
     meta: tuple[Meta, ...]
+    subgroups: tuple[Subgroup, ...]
     budget: Budget
     provenance: Provenance
     evaluations: tuple[Evaluation, ...]
@@ -240,6 +264,7 @@ def read_run(folder: Path) -> Run:
         rows=results.rows,
         contrasts=results.contrasts,
         meta=results.meta if results.meta is not None else tuple(across_centers(results.rows)),
+        subgroups=results.subgroups,
         budget=results.budget,
         provenance=results.provenance,
         evaluations=tuple(_of_kind(Evaluation, "evaluation", events)),

@@ -166,6 +166,8 @@ def _results(run: Run) -> dict[str, str]:
     found = run.across(arm, "auc")
     if found is not None and found.tau is not None and found.i2 is not None:
         known["23b"] = f"τ {decimal(found.tau)} on the logit of AUC, I² {100 * found.i2:.0f} %; see Across centers."
+    if run.subgroups:
+        known["14"] = "Performance by group: see Groups of patients. Why these groups: the authors must state."
     if run.appearances:
         known["16"] = "Gray levels and texture by center: see What the shift looks like."
     return known
