@@ -119,7 +119,7 @@ def reliability(labels: ArrayLike, p: ArrayLike, bins: int = 10) -> tuple[Reliab
     return tuple(points)
 
 
-def wilson(successes: int, trials: int, *, confidence: float = 0.95) -> tuple[float, float]:
+def wilson(successes: float, trials: float, *, confidence: float = 0.95) -> tuple[float, float]:
     """Score interval of a proportion of `trials` ≥ 1 independent trials, in [0, 1]. Wilson 1927."""
     z2 = float(ndtri((1 + confidence) / 2)) ** 2
     share = successes / trials

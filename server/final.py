@@ -13,6 +13,7 @@ from common.config import Experiment
 from common.errors import RunFailed
 from common.evaluation_blocks import evaluation_directory, evaluation_sums
 from common.metrics import EvaluationSums
+from common.observed import ObservedExpected
 from common.orders import EvaluateOrder, Part, PartReport
 from common.provenance import provenance
 from common.sums_orders import named_by_model
@@ -140,6 +141,7 @@ def _row(
     threshold: float | None,
 ) -> Row:
     sums = None if part.sums is None else EvaluationSums.from_json(part.sums)
+    ratio = ObservedExpected.of_sums(sums.calibration, n_patients=part.n_patients) if sums else None
     return Row(
         arm="federated",
         protocol=experiment.protocol,
@@ -163,6 +165,9 @@ def _row(
         ece=sums.calibration.ece if sums else None,
         threshold=threshold,
         why=part.why or (None if sums else "secure"),
+        observed=ratio.observed if ratio else None,
+        expected=ratio.expected if ratio else None,
+        log_oe_variance=ratio.log_variance if ratio else None,
     )
 
 

@@ -1,4 +1,4 @@
-"""`results.json`: rows, contrasts, budget and provenance. No times, so that one seed gives the same bytes twice."""
+"""`results.json`: rows, contrasts, what they say across centers, budget and provenance. No times, so that one seed gives the same bytes twice."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 from common.files import write_json
 from common.provenance import Provenance
+from server.centers import across_centers
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,9 @@ class Row:
     ece: float | None
     threshold: float | None
     why: str | None
+    observed: int | None = None
+    expected: float | None = None
+    log_oe_variance: float | None = None
 
 
 def write_results(
@@ -50,6 +54,7 @@ def write_results(
     rows: Sequence[Row],
     contrasts: Sequence[Any],
     shift: Sequence[Any] = (),
+    subgroups: Sequence[Any] = (),
 ) -> Path:
     """Write RUN/results.json, atomically. `shift` (the cards of centers) and `provenance.artificial_sites` stand in it only
     where there are such.
@@ -61,6 +66,8 @@ def write_results(
         "provenance": {key: value for key, value in asdict(provenance).items() if key != "artificial_sites" or value},
         "rows": [asdict(row) for row in rows],
         "contrasts": [asdict(contrast) for contrast in contrasts],
+        "meta": [asdict(entry) for entry in across_centers(rows)],
+        "subgroups": [asdict(group) for group in subgroups],
     }
     if shift:
         document["shift"] = [asdict(card) for card in shift]

@@ -63,6 +63,7 @@ def compare(experiment: Experiment, run: Path) -> Path:
             rows=evidence.rows,
             contrasts=evidence.contrasts,
             shift=shift_cards(run, plans, experiment, sites, evidence.rows),
+            subgroups=evidence.subgroups,
         )
         write_model_card(run)
         return write_report(run)

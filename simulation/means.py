@@ -46,6 +46,9 @@ def mean_row(members: Sequence[Row]) -> Row:
         auc_high=mean.high,
         auc_variance=mean.variance,
         threshold=None,
+        observed=None,
+        expected=None,
+        log_oe_variance=None,
         why=mean.why or next((row.why for row in members if row.why), None),
         **averaged,
     )
