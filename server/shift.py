@@ -188,7 +188,7 @@ def _one(
     parts = [(sites[name], 1.0), *((sites[other], share) for other, share in shares.items())]
     difference = sites[name].mean - sum(share * sites[other].mean for other, share in shares.items())
     variance = sum(share**2 * site.variance for site, share in parts)
-    error = np.sqrt(np.maximum(variance, 1e-300))
+    error = np.maximum(np.sqrt(variance), 1e-12)  # a descriptor may be one number everywhere
     z = _as_normal(difference / error, _freedom(parts, variance))
     drawn = shaken[name] - sum(np.float32(share) * shaken[other] for other, share in shares.items())
     scaled = drawn[:, : where.descriptors.stop] / error[: where.descriptors.stop].astype(np.float32)
