@@ -99,7 +99,7 @@ def _line(summary: ImportSummary) -> str:
     splits = ", ".join(f"{name} {count}" for name, count in summary.splits.items())
     left = f"; {summary.skipped} left out, see private/skipped.csv" if summary.skipped else ""
     line = f"{summary.folder}: {summary.patients} patients, {summary.images} images ({classes}; {splits}){left}"
-    return "\n".join([line, *(f"  {note}" for note in summary.notes)])
+    return "\n".join([line, *(f"  note: {note}" for note in summary.notes)])
 
 
 def _check(options: argparse.Namespace) -> int:

@@ -52,8 +52,11 @@ class Journal:
         self._file.write(json.dumps([name, _digest(source), *stored[:4], box]) + "\n")
         self._file.flush()
 
-    def close(self) -> None:
-        """Every picture is stored. The file stays until the folder becomes a site."""
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Close the file; it stays until the folder becomes a site."""
         self._file.close()
 
     def _whole(self, file: str, sha256: str) -> bool:

@@ -83,13 +83,12 @@ def _store_all(collection: Collection, folder: Path, advance: Callable[[], None]
     """Fill `images/` and `masks/`, numbered in source order; what an earlier import stored is kept."""
     for part in ("images", "masks"):
         (folder / part).mkdir(parents=True, exist_ok=True)
-    journal = Journal(folder)
     stored = []
-    for number, case in enumerate(collection.cases, start=1):
-        stored.append(_store(collection, case, folder, f"{number:06d}.png", journal))
-        advance()
+    with Journal(folder) as journal:
+        for number, case in enumerate(collection.cases, start=1):
+            stored.append(_store(collection, case, folder, f"{number:06d}.png", journal))
+            advance()
     _remove_strays(folder, stored)
-    journal.close()
     return stored
 
 
