@@ -62,7 +62,7 @@ def blank_edges(crops: NDArray[np.uint8]) -> NDArray[np.int64]:
     """How many rows and columns at each edge are 0 throughout: top, bottom, left, right; (N, 4)."""
     found = []
     for axis in (2, 1):
-        some = crops.any(axis=axis)
+        some = (crops != 0).any(axis=axis)
         nothing = ~some.any(axis=1)
         for order in (some, some[:, ::-1]):
             found.append(np.where(nothing, 0, order.argmax(axis=1)))
@@ -101,8 +101,8 @@ def _smoother(mask: NDArray[np.bool_]) -> Callable[[_Floats], _Floats]:
     share = np.maximum(uniform_filter(weight, size=_WINDOW, mode="constant"), np.float32(1e-3))
 
     def smooth(images: _Floats) -> _Floats:
-        mean: _Floats = uniform_filter(images * weight, size=(1, _WINDOW, _WINDOW), mode="constant") / share
-        return mean
+        mean = uniform_filter(images * weight, size=(1, _WINDOW, _WINDOW), mode="constant") / share
+        return mean.astype(np.float32, copy=False)
 
     return smooth
 

@@ -65,7 +65,7 @@ def _quantiles(counts: NDArray[np.int64], at: Floats) -> Floats:
     """Gray values at shares `at`, a gray value's pixels spread evenly over it."""
     cumulative = np.concatenate([[0.0], np.cumsum(counts)]) / counts.sum()
     rising = np.concatenate([[True], np.diff(cumulative) > 0])
-    return np.interp(at, cumulative[rising], (np.arange(257) - 0.5)[rising])
+    return np.asarray(np.interp(at, cumulative[rising], (np.arange(257) - 0.5)[rising]), dtype=np.float64)
 
 
 def amplitude_gain(own: AmplitudeSums, reference: AmplitudeSums, *, band: float = 0.1) -> Floats:

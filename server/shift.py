@@ -187,7 +187,7 @@ def _one(
     """The comparison of one center, not yet adjusted, and draws of its statistics without shift, (T, 3)."""
     parts = [(sites[name], 1.0), *((sites[other], share) for other, share in shares.items())]
     difference = sites[name].mean - sum(share * sites[other].mean for other, share in shares.items())
-    variance = sum(share**2 * site.variance for site, share in parts)
+    variance = np.asarray(sum(share**2 * site.variance for site, share in parts))
     error = np.maximum(np.sqrt(variance), 1e-12)  # a descriptor may be one number everywhere
     z = _as_normal(difference / error, _freedom(parts, variance))
     drawn = shaken[name] - sum(np.float32(share) * shaken[other] for other, share in shares.items())
