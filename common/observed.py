@@ -38,7 +38,8 @@ class ObservedExpected:
     @classmethod
     def of_sums(cls, bins: CalibrationBins, *, n_patients: int) -> ObservedExpected:
         """From a site's sums. Without sums by patient the variance is that of Debray et al. 2017, (1 − O/N)/O, times
-        images per patient: as if a patient's images all said the same.
+        images per patient: as if a patient's images all said the same. Where patients have unequal numbers of images it is
+        too small by some tenths, which the sums cannot tell.
         """
         observed, expected, images = sum(bins.positives), float(sum(bins.score_sums)), sum(bins.counts)
         if not observed or expected <= 0 or observed == images or not n_patients:

@@ -118,7 +118,7 @@ def test_variance_of_observed_over_expected_is_that_of_redrawn_patients() -> Non
     sums = ObservedExpected.of_sums(CalibrationBins.of(labels, p), n_patients=300)
     assert (sums.observed, sums.expected) == (found.observed, pytest.approx(found.expected))
     assert sums.log_variance is not None
-    assert sums.log_variance > slow, "sums alone must not promise more than the patients do"
+    assert sums.log_variance == pytest.approx(slow, rel=0.25), "sums do not know how unequal the patients are"
 
 
 def test_no_case_of_a_class_has_no_ratio() -> None:
