@@ -5,7 +5,7 @@
 Flower starts a process for each message, so all three steps read and replace that one file. The private key goes when the
 numbers are sealed, in the same replacement that brings the answer; the answer goes when the total is opened. A new attempt
 replaces the last one: what was sealed there can never be opened any more. The name of whom a site was counted with stays:
-within one evaluation it is never counted with others.
+within one evaluation it is never counted with others. A hospital that wants that all the same removes the file.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ __all__ = ["sums_exact", "sums_uniform"]
 
 from tests.prove.finding import Finding, by_pytest
 
-FEDERATIONS, VIEWS = 2_000, 2_000
+FEDERATIONS, VIEWS = 1_000, 1_000
 
 
 def sums_exact() -> Finding:

@@ -82,7 +82,7 @@ def totals_or_why(sites: Sites, directory: tuple[Block, ...]) -> Totals | str:
 
 
 @given(federations())
-@settings(max_examples=int(os.environ.get("SONOFED_SUMS", "40")), deadline=None)
+@settings(max_examples=int(os.environ.get("SONOFED_SUMS", "20")), deadline=None)
 def test_totals_are_exact_whoever_drops_out(
     drawn: tuple[tuple[Block, ...], dict[str, dict[str, np.ndarray]], list[list[set[str]]]],
 ) -> None:
@@ -254,7 +254,7 @@ def test_terms_that_were_changed_for_one_site(tmp_path: Path, change: Any, expec
     assert "\n" not in str(caught.value)
 
 
-RUNS = int(os.environ.get("SONOFED_VIEWS", "40"))
+RUNS = int(os.environ.get("SONOFED_VIEWS", "12"))
 
 
 def views(base: Path, *, count: int = 4) -> Iterator[tuple[Sites, Terms]]:

@@ -9,7 +9,7 @@ import pytest
 from flwr.app import Error, Message
 
 from common.config import Experiment, parse
-from common.errors import BadInput
+from common.errors import BadInput, RunFailed
 from common.files import read_json
 from common.metrics import EvaluationSums
 from common.weights import fingerprint, load
@@ -71,10 +71,16 @@ def clear(tmp_path_factory: pytest.TempPathFactory, sites: list[Path]) -> Path:
     return folder
 
 
-def test_a_secure_run_gives_the_results_of_a_clear_one(tmp_path: Path, sites: list[Path], clear: Path) -> None:
-    grid = go(tmp_path / "run", sites, evaluation={"secure": True})
-    assert fingerprint(load(tmp_path / "run" / "model.safetensors")) == fingerprint(load(clear / "model.safetensors"))
-    secure, plain = rows(tmp_path / "run"), rows(clear)
+@pytest.fixture(scope="module")
+def hidden(tmp_path_factory: pytest.TempPathFactory, sites: list[Path]) -> tuple[Path, WatchedGrid]:
+    folder = tmp_path_factory.mktemp("hidden") / "run"
+    return folder, go(folder, sites, evaluation={"secure": True})
+
+
+def test_a_secure_run_gives_the_results_of_a_clear_one(hidden: tuple[Path, WatchedGrid], clear: Path) -> None:
+    folder, grid = hidden
+    assert fingerprint(load(folder / "model.safetensors")) == fingerprint(load(clear / "model.safetensors"))
+    secure, plain = rows(folder), rows(clear)
     assert {name: secure["all"][name] for name in EXACT} == {name: plain["all"][name] for name in EXACT}
     for name in CLOSE:
         assert secure["all"][name] == pytest.approx(plain["all"][name], abs=1e-9)
@@ -96,8 +102,8 @@ def test_a_secure_run_gives_the_results_of_a_clear_one(tmp_path: Path, sites: li
     )  # message and reply, val and test, three training sites
 
 
-def test_what_a_site_sends_is_small(tmp_path: Path, sites: list[Path]) -> None:
-    grid = go(tmp_path / "run", sites, evaluation={"secure": True})
+def test_what_a_site_sends_is_small(hidden: tuple[Path, WatchedGrid]) -> None:
+    _, grid = hidden
     sent = [
         sum(len(array.data) for array in m.content.array_records["arrays"].values())
         for m in grid.seen
@@ -107,15 +113,17 @@ def test_what_a_site_sends_is_small(tmp_path: Path, sites: list[Path]) -> None:
     assert max(sent) < 20_000
 
 
-@pytest.mark.parametrize("kind", ["query.sums_key", "evaluate.sums_seal"])
+@pytest.mark.parametrize(("kind", "seed"), [("query.sums_key", 1), ("evaluate.sums_seal", 2)])
 def test_a_site_that_drops_out_is_named_and_the_others_are_counted(
-    tmp_path: Path, sites: list[Path], kind: str
+    tmp_path: Path, sites: list[Path], kind: str, seed: int
 ) -> None:
-    """With four training sites: val loses birch, so test has all four again."""
-    grid = go(tmp_path / "run", sites, lose={kind: 1}, held="", evaluation={"secure": True})
+    """Val loses birch, test has all four again. The same model with other sites is refused."""
+    grid = go(tmp_path / "run", sites, lose={kind: 1}, held="", evaluation={"secure": True}, seed=seed)
     assert grid.lose == {}
     failures = [e for e in read_records(tmp_path / "run" / "records.jsonl") if e["event"] == "failure"]
     assert [(e["site"], e["why"]) for e in failures] == [("birch", "the node was lost (error 5)")]
+    with pytest.raises(RunFailed, match="was already counted, and now the roster differs by birch"):
+        go(tmp_path / "again", sites, held="", evaluation={"secure": True}, seed=seed)
 
 
 def test_the_total_without_a_site_is_exact(sites: list[Path]) -> None:
