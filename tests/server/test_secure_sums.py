@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -82,7 +82,9 @@ def totals_or_why(sites: Sites, directory: tuple[Block, ...]) -> Totals | str:
 
 
 @given(federations())
-@settings(max_examples=int(os.environ.get("SONOFED_SUMS", "20")), deadline=None)
+@settings(
+    max_examples=int(os.environ.get("SONOFED_SUMS", "20")), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 def test_totals_are_exact_whoever_drops_out(
     drawn: tuple[tuple[Block, ...], dict[str, dict[str, np.ndarray]], list[list[set[str]]]],
 ) -> None:
