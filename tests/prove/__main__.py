@@ -31,6 +31,7 @@ PROOFS: Mapping[str, Proof] = {
     "full-deeplesion": full_size.deeplesion,
     "csv-million-rows": tables.csv_million_rows,
     "mutated-imports": hostile.mutated_imports,
+    "sums-deployed": sums.sums_deployed,
     "sums-exact": sums.sums_exact,
     "sums-uniform": sums.sums_uniform,
 }
