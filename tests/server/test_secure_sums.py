@@ -65,7 +65,9 @@ def federations(draw: st.DrawFn) -> tuple[tuple[Block, ...], dict[str, dict[str,
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     numbers = {
         name: {
-            b.name: rng.normal(0, largest, b.length) if b.bits else rng.integers(-largest, largest + 1, b.length)
+            b.name: rng.uniform(-largest, largest, b.length)
+            if b.bits
+            else rng.integers(-largest, largest + 1, b.length)
             for b in directory
         }
         for name in names
