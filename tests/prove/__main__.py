@@ -39,6 +39,7 @@ PROOFS: Mapping[str, Proof] = {
     "shift-cause": shift.shift_cause,
     "bootstrap-agrees": shift.bootstrap_agrees,
     "repair": shift.repair,
+    "sums-deployed": sums.sums_deployed,
     "sums-exact": sums.sums_exact,
     "sums-uniform": sums.sums_uniform,
 }

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-__all__ = ["sums_exact", "sums_uniform"]
+__all__ = ["sums_deployed", "sums_exact", "sums_uniform"]
 
 from tests.prove.finding import Finding, by_pytest
 
 FEDERATIONS, VIEWS = 1_000, 1_000
+
+
+def sums_deployed() -> Finding:
+    """Real clients over TLS that sign their keys and know each other's."""
+    test = "tests/faults/test_deployment.py::test_secure_sums_over_signed_keys_give_the_results_of_the_in_process_grid"
+    want = "the rows of the in-process grid, from 3 deployed sites"
+    return by_pytest(test, want=want, value=3)
 
 
 def sums_exact() -> Finding:

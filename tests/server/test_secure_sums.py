@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -65,7 +65,9 @@ def federations(draw: st.DrawFn) -> tuple[tuple[Block, ...], dict[str, dict[str,
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     numbers = {
         name: {
-            b.name: rng.normal(0, largest, b.length) if b.bits else rng.integers(-largest, largest + 1, b.length)
+            b.name: rng.uniform(-largest, largest, b.length)
+            if b.bits
+            else rng.integers(-largest, largest + 1, b.length)
             for b in directory
         }
         for name in names
@@ -82,7 +84,9 @@ def totals_or_why(sites: Sites, directory: tuple[Block, ...]) -> Totals | str:
 
 
 @given(federations())
-@settings(max_examples=int(os.environ.get("SONOFED_SUMS", "20")), deadline=None)
+@settings(
+    max_examples=int(os.environ.get("SONOFED_SUMS", "20")), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 def test_totals_are_exact_whoever_drops_out(
     drawn: tuple[tuple[Block, ...], dict[str, dict[str, np.ndarray]], list[list[set[str]]]],
 ) -> None:
