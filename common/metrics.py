@@ -5,7 +5,7 @@ Integers add in any order; the float sums (`brier`, `loss_sum`, bins of p) are a
 
 from __future__ import annotations
 
-__all__ = ["BrierSum", "Confusion", "EvaluationSums", "ScoreHistogram", "threshold_at_sensitivity"]
+__all__ = ["BrierSum", "Confusion", "EvaluationSums", "threshold_at_sensitivity"]
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from common.calibration import CalibrationBins
 from common.errors import RunFailed
-from common.histogram import ScoreHistogram
+from common.groups import large_enough
 
 
 @dataclass(frozen=True)
@@ -82,10 +82,11 @@ class BrierSum:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSums:
-    """Everything about one model that a site sends as sums. `loss_sum` is None where the loss was not measured.
+    """Sums about one model and one part of the cases. `loss_sum` is None where the loss was not measured.
 
-    `sites` names who is in it: one site twice, two thresholds or two kinds of bins do not add. `confusion` is at
-    `threshold`; both are None before a threshold is locked.
+    `sites` names who is in it: one site twice or two thresholds do not add. `confusion` is at `threshold`; both are None
+    before a threshold is locked. Where a site has a class with some patients, but fewer than its policy lets out, its
+    `confusion` and `calibration` are suppressed: the site is named in `suppressed` and missing from their totals.
     """
 
     sites: tuple[str, ...]
@@ -96,7 +97,7 @@ class EvaluationSums:
     confusion: Confusion | None
     brier: BrierSum
     calibration: CalibrationBins
-    histogram: ScoreHistogram
+    suppressed: tuple[str, ...] = ()
 
     @classmethod
     def zero(cls) -> EvaluationSums:
@@ -110,7 +111,6 @@ class EvaluationSums:
             confusion=None,
             brier=BrierSum.zero(),
             calibration=CalibrationBins.zero(),
-            histogram=ScoreHistogram.zero(),
         )
 
     @classmethod
@@ -123,19 +123,27 @@ class EvaluationSums:
         site: str,
         threshold: float | None = None,
         loss_sum: float | None = None,
-        bins: int = 1024,
+        smallest: int = 1,
     ) -> EvaluationSums:
-        """A site's sums: labels (N,) are 0/1, `p` (N,) the probability of the positive class, `patients` (N,) names."""
+        """A site's sums: labels (N,) are 0/1, `p` (N,) the probability of the positive class, `patients` (N,) names.
+
+        `smallest`: numbers about fewer patients do not leave the site.
+        """
+        positive, whose = np.asarray(labels).astype(np.bool_), np.asarray(patients)
+        told = all(large_enough(whose[which], smallest) for which in (positive, ~positive))
+        counted = told and threshold is not None
         return cls(
             sites=(site,),
-            n_images=len(np.asarray(labels)),
-            n_patients=len(np.unique(np.asarray(patients))),
+            n_images=len(positive),
+            n_patients=len(np.unique(whose)),
             loss_sum=loss_sum,
             threshold=threshold,
-            confusion=None if threshold is None else Confusion.of(labels, p, threshold=threshold),
+            confusion=Confusion.of(labels, p, threshold=float(threshold or 0)) if counted else None,
             brier=BrierSum.of(labels, p),
-            calibration=CalibrationBins.of(labels, p),
-            histogram=ScoreHistogram.of(labels, p, bins=bins),
+            calibration=(
+                CalibrationBins.of(labels, p, patients=whose, smallest=smallest) if told else CalibrationBins.zero()
+            ),
+            suppressed=() if told else (site,),
         )
 
     def __add__(self, other: EvaluationSums) -> EvaluationSums:
@@ -149,18 +157,17 @@ class EvaluationSums:
             raise RunFailed(
                 f"sums at thresholds {self.threshold} and {other.threshold} do not add; lock one for all sites"
             )
-        if len(self.histogram.positives) != len(other.histogram.positives):
-            raise RunFailed(f"site {other.sites[0]} counts other histogram bins; do all sites run the same release?")
+        counts = [c for c in (self.confusion, other.confusion) if c is not None]
         return EvaluationSums(
             sites=tuple(sorted((*self.sites, *other.sites))),
             n_images=self.n_images + other.n_images,
             n_patients=self.n_patients + other.n_patients,
             loss_sum=None if self.loss_sum is None or other.loss_sum is None else self.loss_sum + other.loss_sum,
             threshold=self.threshold,
-            confusion=None if self.confusion is None or other.confusion is None else self.confusion + other.confusion,
+            confusion=sum(counts, Confusion.zero()) if counts else None,
             brier=self.brier + other.brier,
             calibration=self.calibration + other.calibration,
-            histogram=self.histogram + other.histogram,
+            suppressed=tuple(sorted((*self.suppressed, *other.suppressed))),
         )
 
     @property
@@ -187,7 +194,7 @@ class EvaluationSums:
                 confusion=None if data["confusion"] is None else Confusion(**data["confusion"]),
                 brier=BrierSum(**data["brier"]),
                 calibration=CalibrationBins(**{name: tuple(sums) for name, sums in data["calibration"].items()}),
-                histogram=ScoreHistogram.from_json(data["histogram"]),
+                suppressed=tuple(map(str, data["suppressed"])),
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise RunFailed(f"evaluation sums cannot be read ({error}); do all sites run the same release?") from error

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-__all__ = ["EvaluateOrder", "EvaluateReport", "Part", "PartReport", "SiteCard", "TrainOrder", "TrainReport"]
+__all__ = [
+    "EvaluateOrder",
+    "EvaluateReport",
+    "Part",
+    "PartReport",
+    "Placing",
+    "SiteCard",
+    "Stage",
+    "TrainOrder",
+    "TrainReport",
+]
 
 from dataclasses import field
 from typing import Any, Literal
@@ -11,11 +21,14 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as checked
 
 from common.config import Crop, Evaluation, FedAvg, FedProx, Model, Training
+from common.influence import Others
+from common.logistic import Start
 from common.tasks import Task
 
 _STRICT = ConfigDict(extra="forbid")
 
 Part = Literal["train", "val", "test"]
+Stage = Literal["progress", "first-pass", "counts", "placements"]
 
 
 @checked(frozen=True, config=_STRICT)
@@ -62,8 +75,22 @@ class TrainReport:
 
 
 @checked(frozen=True, config=_STRICT)
+class Placing:
+    """How to place a site's cases for one question: around `center`, among the `others`; and where calibration starts."""
+
+    center: float
+    others: Others
+    start: Start | None = None
+
+
+@checked(frozen=True, config=_STRICT)
 class EvaluateOrder:
-    """Score the cases of some parts with the weights sent; `threshold` is locked, or not yet known."""
+    """Score the cases of some parts with the weights sent; `threshold` is locked, or not yet known.
+
+    A `stage` asks for more than the site's own numbers, for each of the task's questions (`Task.questions`): the first
+    pass for histograms over the fixed grid; `counts` for sums, and histograms between `edges`; `placements` for influence
+    and calibration sums as `placing` says (None: the site is not in this question).
+    """
 
     run: str
     round: int
@@ -75,14 +102,22 @@ class EvaluateOrder:
     training: Training
     evaluation: Evaluation
     threshold: float | None = None
+    stage: Stage = "progress"
+    edges: tuple[tuple[float, ...], ...] = ()
+    placing: tuple[Placing | None, ...] = ()
 
 
 @checked(frozen=True, config=_STRICT)
 class PartReport:
-    """One part's result: the site's own exact AUC with its interval, and sums that add across sites (`EvaluationSums`)."""
+    """One part's result: the site's own exact numbers, and what the order's stage asked for.
 
-    n_images: int
-    n_patients: int
+    Numbers that the site's policy keeps back are None and `why` is `suppressed`; a class without cases is `one-class`; a
+    part without cases is not in the report at all. `sums` is an `EvaluationSums`, `histograms` and `influence` hold a
+    `ScoreHistogram` and `InfluenceSums` for each question, `logistic` is a `LogisticSums`, each as its `to_json` writes it.
+    """
+
+    n_images: int | None
+    n_patients: int | None
     auc: float | None
     auc_low: float | None
     auc_high: float | None
@@ -92,7 +127,10 @@ class PartReport:
     calibration_slope: float | None
     calibration_intercept: float | None
     why: str | None
-    sums: dict[str, Any]
+    sums: dict[str, Any] | None = None
+    histograms: tuple[dict[str, Any], ...] = ()
+    influence: tuple[dict[str, Any] | None, ...] = ()
+    logistic: dict[str, Any] | None = None
 
 
 @checked(frozen=True, config=_STRICT)

@@ -10,12 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from common.files import write_json
+from common.pooled import NetBenefit
 from common.provenance import Provenance
 
 
 @dataclass(frozen=True)
 class Row:
-    """How one model does at one site (or `all`). A number that does not exist is None, and `why` says why."""
+    """How one model does at one site (or `all`). A number that does not exist is None, and `why` says why.
+
+    Rows of `all`, in-federation, also hold what sums alone give: `auc_federated` is off the exact AUC by
+    `auc_federated_bound` at most; the mean of the sites' own AUCs, which is another thing than the AUC of all cases; and
+    the decision curve. `suppressed` names sites whose policy kept their cases out of the federated numbers.
+    """
 
     arm: str
     protocol: str
@@ -24,8 +30,8 @@ class Row:
     held_out: bool
     trained_on: tuple[str, ...]
     predictions: str | None
-    n_images: int
-    n_patients: int
+    n_images: int | None
+    n_patients: int | None
     auc: float | None
     auc_low: float | None
     auc_high: float | None
@@ -39,6 +45,16 @@ class Row:
     ece: float | None
     threshold: float | None
     why: str | None
+    auc_federated: float | None = None
+    auc_federated_bound: float | None = None
+    auc_federated_low: float | None = None
+    auc_federated_high: float | None = None
+    auc_federated_by_class: Mapping[str, Mapping[str, float | None]] | None = None
+    auc_mean_of_sites: float | None = None
+    auc_mean_of_sites_low: float | None = None
+    auc_mean_of_sites_high: float | None = None
+    net_benefit: tuple[NetBenefit, ...] = ()
+    suppressed: tuple[str, ...] = ()
 
 
 def write_results(
