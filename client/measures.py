@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["Measures", "log_loss", "measure_cases", "permitted"]
 
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,13 +93,15 @@ def permitted(
     A class without patients hides nobody. What is kept back is None and `why` is `suppressed`.
     """
     if not large_enough(patients, smallest):
-        return replace(found, **dict.fromkeys((f.name for f in fields(found)), None), why="suppressed")
+        nothing: dict[str, Any] = dict.fromkeys(field.name for field in fields(found))
+        return replace(found, **(nothing | {"why": "suppressed"}))
     positive = labels == positive_index
     told = {flag: large_enough(patients[positive == flag], smallest) for flag in (True, False)}
     classes = all(large_enough(patients[labels == k], smallest) for k in np.unique(labels))
     hidden = [] if all(told.values()) and classes else list(_OF_BOTH)
     hidden += [name for flag, name in ((True, "sensitivity"), (False, "specificity")) if not told[flag]]
-    return replace(found, **dict.fromkeys(hidden, None), why="suppressed" if hidden else found.why)
+    kept_back: dict[str, Any] = dict.fromkeys(hidden)
+    return replace(found, why="suppressed" if hidden else found.why, **kept_back)
 
 
 def log_loss(labels: NDArray[np.int64], scores: NDArray[np.float64]) -> float | None:

@@ -11,7 +11,7 @@ Shapes: N images, M of them positive, P patients, B bins.
 
 from __future__ import annotations
 
-__all__ = ["Difference", "InfluenceSums", "OtherCases", "Others", "Placements", "place"]
+__all__ = ["Difference", "mean_difference", "InfluenceSums", "OtherCases", "Others", "Placements", "place"]
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -103,7 +103,8 @@ def _tied(score: Floats) -> NDArray[np.bool_]:
 class Difference:
     """Δ = AUC of the first model − AUC of the second, in [-1, 1], its standard error, 95 % interval and two-sided p.
 
-    What does not exist is None and `why` says why, as in `ClusteredAuc`. Two models that rank alike have p = 1.
+    What does not exist is None and `why` says why, as in `ClusteredAuc`. Two models that rank alike have p = 1. `degrees`
+    are those of the t law behind interval and p.
     """
 
     delta: float | None
@@ -112,6 +113,17 @@ class Difference:
     high: float | None
     p: float | None
     why: str | None = None
+    degrees: float = np.inf
+
+    @classmethod
+    def of(cls, delta: float, error: float, degrees: float, *, confidence: float = 0.95) -> Difference:
+        """By a t law; without any error the two are alike or differ for certain."""
+        if not error:
+            return cls(delta, 0.0, delta, delta, 1.0 if abs(delta) < 1e-12 else 0.0, None, degrees)
+        reach = float(stdtrit(degrees, (1 + confidence) / 2)) * error
+        return cls(
+            delta, error, delta - reach, delta + reach, 2 * float(stdtr(degrees, -abs(delta) / error)), None, degrees
+        )
 
 
 @dataclass(frozen=True)
@@ -245,12 +257,8 @@ class InfluenceSums:
         delta, spread = self.estimate, self.spread()
         if spread.variance is None:
             return Difference(delta, None, None, None, None, "too-few")
-        if spread.vanishes:
-            return Difference(delta, 0.0, delta, delta, 1.0 if abs(delta) < 1e-12 else 0.0)
-        error = float(np.sqrt(spread.variance))
-        reach = float(stdtrit(spread.degrees, (1 + confidence) / 2)) * error
-        p = 2 * float(stdtr(spread.degrees, -abs(delta) / error))
-        return Difference(delta, error, delta - reach, delta + reach, p)
+        error = 0.0 if spread.vanishes else float(np.sqrt(spread.variance))
+        return Difference.of(delta, error, spread.degrees, confidence=confidence)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for the wire."""
@@ -269,6 +277,20 @@ class InfluenceSums:
             return cls(center=zero.center, **counts, **sums)  # type: ignore[arg-type]
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise RunFailed(f"influence sums cannot be read ({error}); do all sites run the same release?") from error
+
+
+def mean_difference(sites: Sequence[Difference]) -> Difference:
+    """The mean of independent sites' differences, such as of a federated model from each site's own; None with a reason
+    where a site has none. Degrees of freedom after Satterthwaite.
+    """
+    lacking = next((one for one in sites if one.delta is None or one.error is None), None)
+    if lacking is not None or not sites:
+        return Difference(None, None, None, None, None, (lacking and lacking.why) or "too-few")
+    delta = float(np.mean([one.delta for one in sites]))
+    squares = np.square([one.error or 0.0 for one in sites])
+    weight = float(sum(s**2 / one.degrees for s, one in zip(squares, sites, strict=True)))
+    degrees = float(squares.sum()) ** 2 / weight if weight else np.inf
+    return Difference.of(delta, float(np.sqrt(squares.sum())) / len(sites), degrees)
 
 
 def _added(a: Sequence[float], b: Sequence[float]) -> tuple[float, ...]:

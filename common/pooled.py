@@ -15,10 +15,14 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import ndtr, ndtri
 
 from common.bins import logit_edges
 from common.histogram import Cells, ScoreHistogram
 from common.influence import OtherCases, Others
+
+_LEAST = 1e-9
+"""No bin is taken for impossible."""
 
 Floats = NDArray[np.float64]
 Whole = NDArray[np.int64]
@@ -46,12 +50,12 @@ class Pool:
     @cached_property
     def positives(self) -> Floats:
         """Images by site and bin, (S, B)."""
-        return share_out([_there(h.positives) for h in self.histograms], len(self.edges) + 1)
+        return share_out([_there(h.positives) for h in self.histograms], self.edges)
 
     @cached_property
     def negatives(self) -> Floats:
         """Images by site and bin, (S, B)."""
-        return share_out([_there(h.negatives) for h in self.histograms], len(self.edges) + 1)
+        return share_out([_there(h.negatives) for h in self.histograms], self.edges)
 
     @property
     def pairs(self) -> int:
@@ -138,16 +142,17 @@ class Pool:
         return tuple(NetBenefit(*map(float, point)) for point in zip(wanted, model, everybody, strict=True))
 
 
-def share_out(cells: Sequence[Cells], bins: int) -> Floats:
+def share_out(cells: Sequence[Cells], edges: Floats) -> Floats:
     """Every site's cells as images by bin, (S, B): a site's row adds up to its cells.
 
-    One class's density over bins is fitted to the cells of all sites (self-consistency, Turnbull 1976, stopped early)
-    and tells how each cell's images lie within it. Unmerged cells are returned as they are.
+    One class's density over bins, at first a normal one in logit, is fitted to the cells of all sites (self-consistency,
+    Turnbull 1976, stopped early) and tells how each cell's images lie within it. Unmerged cells are returned as they are.
     """
+    bins = len(edges) + 1
     spans = [cell.spans(bins) for cell in cells]
     if all(len(cell.starts) == bins for cell in cells):
         return np.array([count for _, _, count in spans], dtype=np.float64).reshape(len(cells), bins)
-    density = np.full(bins, 1.0 / bins)
+    density = _normal(spans, edges)
     rows = np.zeros((len(cells), bins))
     for _ in range(_SHARINGS):
         reached = np.concatenate([[0.0], np.cumsum(density)])
@@ -160,6 +165,24 @@ def share_out(cells: Sequence[Cells], bins: int) -> Floats:
             break
         density = rows.sum(axis=0) / total
     return rows
+
+
+def _normal(spans: Sequence[tuple[Whole, Whole, Whole]], edges: Floats) -> Floats:
+    """The share of each bin, (B,), under a normal law in logit through the boundaries of all sites' cells."""
+    whole = logit_edges(edges)
+    places, quantiles = [], []
+    for start, _, count in spans:
+        if count.sum():
+            places.append(whole[start[1:]])
+            quantiles.append(ndtri(np.cumsum(count)[:-1] / count.sum()))
+    x, z = np.concatenate([*places, []]), np.concatenate([*quantiles, []])
+    x, z = x[np.isfinite(z)], z[np.isfinite(z)]
+    spread = float(np.polyfit(z, x, 1)[0]) if len(np.unique(z)) > 1 else 0.0
+    if spread <= 0:
+        return np.full(len(whole) - 1, 1 / (len(whole) - 1))
+    reached = ndtr((whole - (x.mean() - spread * z.mean())) / spread)
+    share: Floats = np.maximum(np.diff(reached), _LEAST)
+    return share / share.sum()
 
 
 def _reached(counts: Floats, edges: Floats, p: Floats) -> Floats:

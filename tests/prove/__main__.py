@@ -13,7 +13,7 @@ from typing import Any
 
 from common.errors import suggest
 from common.files import read_json, write_json
-from tests.prove import engines, identity, phantoms, runs
+from tests.prove import engines, evidence, identity, phantoms, runs
 from tests.prove.finding import ROOT, Finding, Proof
 
 PROOFS: Mapping[str, Proof] = {
@@ -25,6 +25,9 @@ PROOFS: Mapping[str, Proof] = {
     "engines-agree": engines.engines_agree,
     "ray-agrees": engines.ray_agrees,
     "phantom-shift": phantoms.shift_dial,
+    "federated-auc": evidence.federated_auc,
+    "interval-coverage": evidence.interval_coverage,
+    "paired-test": evidence.paired_test,
 }
 
 
