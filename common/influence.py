@@ -132,7 +132,8 @@ class InfluenceSums:
 
     Per patient: u and v, the sums of placement − `center` over positive and over negative images, and m and n, the
     numbers of these images. `totals` are Σu, Σv, `least` and `most` the same where every doubt is decided against and for;
-    `products` Σ of uu, vv, uv, um, vn, un, vm, mm, nn, mn; `fourth` Σu⁴, Σv⁴.
+    `products` Σ of uu, vv, uv, um, vn, un, vm, mm, nn, mn; `fourth` Σu⁴, Σv⁴, which alone are not moved to the AUC later:
+    the center must be near it.
     """
 
     center: float

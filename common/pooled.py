@@ -182,7 +182,8 @@ def _normal(spans: Sequence[tuple[Whole, Whole, Whole]], edges: Floats) -> Float
         return np.full(len(whole) - 1, 1 / (len(whole) - 1))
     reached = ndtr((whole - (x.mean() - spread * z.mean())) / spread)
     share: Floats = np.maximum(np.diff(reached), _LEAST)
-    return share / share.sum()
+    share /= share.sum()
+    return share
 
 
 def _reached(counts: Floats, edges: Floats, p: Floats) -> Floats:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from common.influence import Difference
 from common.randomness import derive
 from server.statistics import Contrast, Scored, contrasts
 from simulation.federated import federated_difference, federated_from_local
@@ -62,13 +63,13 @@ def _with_sums(told: Sequence[Contrast], cases: Cases, judges: Sequence[Judge], 
         sums = federated_from_local(cases, ours, theirs)
     else:
         sums = federated_difference(cases, ours, theirs)
-    beside = {
-        "delta_federated": sums.delta,
-        "low_federated": sums.low,
-        "high_federated": sums.high,
-        "p_federated": sums.p,
-    }
-    return [replace(one, **beside) if one.site == "all" else one for one in told]
+    return [_beside(one, sums) if one.site == "all" else one for one in told]
+
+
+def _beside(one: Contrast, sums: Difference) -> Contrast:
+    return replace(
+        one, delta_federated=sums.delta, low_federated=sums.low, high_federated=sums.high, p_federated=sums.p
+    )
 
 
 def _scored(cases: Cases, judges: Sequence[Judge], protocol: str, site: str) -> Scored:
