@@ -64,7 +64,7 @@ def test_cells_that_do_not_fit_are_refused(cells: dict[str, list[int]]) -> None:
         ScoreHistogram.from_json({"bins": 16, "positives": cells, "negatives": None})
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(st.lists(cases, min_size=1, max_size=4), st.sampled_from([1, 3]))
 def test_the_pooled_auc_is_within_its_bound(sites: list[list[Case]], smallest: int) -> None:
     told = [(ScoreHistogram.of(*arrays(rows), edges=EDGES, smallest=smallest), rows) for rows in sites]
@@ -104,7 +104,7 @@ def test_sharing_out_keeps_every_cells_images(sites: list[tuple[list[int], int]]
             assert row[start:end].sum() == pytest.approx(count, abs=1e-9)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(cases, st.sampled_from([0.5, 0.9, 1.0]), st.sampled_from([1, 3]))
 def test_a_threshold_from_cells_reaches_the_sensitivity(rows: list[Case], wanted: float, smallest: int) -> None:
     labels, p, patients = arrays(rows)
@@ -136,7 +136,7 @@ def test_net_benefit_is_that_of_the_cases() -> None:
         assert point.everybody == pytest.approx(labels.mean() - (~labels).mean() * t / (1 - t))
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=15)
 @given(st.integers(0, 10_000), st.sampled_from([PLAIN_BINS, 1024]), st.sampled_from([0.05, 1.0, 12.0]))
 def test_quantile_bins_hold_about_equally_many_cases(seed: int, bins: int, factor: float) -> None:
     p = 1 / (1 + np.exp(-factor * np.random.default_rng(seed).normal(size=20_000)))
