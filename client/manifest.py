@@ -33,7 +33,8 @@ class Policy:
     """What the site allows, whatever the server wishes.
 
     `privacy_unit`: whose presence privacy hides; `epsilon_cap`: the most ε that may ever be spent on a patient;
-    `smallest_group`: numbers about fewer patients do not leave; `code`: only what is installed at the site may run.
+    `smallest_group`: numbers about fewer patients do not leave (`client.evidence` keeps to it in evaluations);
+    `code`: only what is installed at the site may run.
     """
 
     privacy_unit: Literal["patient"] = "patient"

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-__all__ = ["answer_key", "answer_open", "answer_seal", "without_sums"]
+__all__ = ["answer_key", "answer_open", "answer_seal"]
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from numpy.typing import ArrayLike
 from pydantic import TypeAdapter
 
+from client.evidence import stage_sums
 from client.secure_sums import make_key, open_total, seal
-from client.service import answer_evaluate
-from client.site import Site
+from client.service import scores_of, use_threads
+from client.site import Site, require_task
 from common.blocks import Words
 from common.errors import BadInput
 from common.evaluation_blocks import evaluation_numbers
 from common.files import sha256_bytes
-from common.metrics import EvaluationSums
-from common.orders import EvaluateOrder, EvaluateReport
+from common.orders import EvaluateOrder
+from common.stage_sums import StageSums, no_case
 from common.sums_orders import KeyOrder, Opening, OpenOrder, Sealed, SealOrder, SiteKey, named_by_model
 from common.update import Weights
 from common.weights import fingerprint
@@ -39,10 +39,7 @@ def answer_seal(site: Site, order: SealOrder, weights: Weights) -> tuple[Sealed,
         raise BadInput(f"site {site.id}: its key was asked for another model than came; ask for a new key")
 
     def compute() -> Mapping[str, ArrayLike]:
-        report = answer_evaluate(site, asked, weights)
-        told = {name: part.sums for name, part in report.parts.items()}
-        sums = {name: EvaluationSums.from_json(data) for name, data in told.items() if data is not None}
-        return evaluation_numbers(sums, tuple(asked.parts), with_threshold=asked.threshold is not None)
+        return evaluation_numbers(_sums_by_part(site, asked, weights))
 
     request = b"|".join((TypeAdapter(EvaluateOrder).dump_json(asked), site.data_sha256.encode()))
     words = seal(
@@ -56,11 +53,21 @@ def answer_seal(site: Site, order: SealOrder, weights: Weights) -> tuple[Sealed,
     return Sealed(site.id, order.terms.digest), words
 
 
+def _sums_by_part(site: Site, order: EvaluateOrder, weights: Weights) -> dict[str, StageSums]:
+    """The sums of every part of the order; they are hidden in the total, so a cell may be about a single patient."""
+    use_threads(order.threads)
+    require_task(site, order.task)
+    found = {}
+    for name, splits in order.parts.items():
+        rows = site.rows(*splits)
+        if len(rows):
+            scores = scores_of(site, rows, order, weights, part=name)
+            found[name] = stage_sums(site, rows, scores, order, smallest=1)
+        else:
+            found[name] = no_case(order)
+    return found
+
+
 def answer_open(site: Site, order: OpenOrder) -> Opening:
     """The seed of the site's own mask."""
     return open_total(site.state, order, site=site.id)
-
-
-def without_sums(report: EvaluateReport) -> EvaluateReport:
-    """The site's own numbers alone: its sums leave only under masks."""
-    return replace(report, parts={name: replace(part, sums=None) for name, part in report.parts.items()})

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from common.calibration import CalibrationBins
+from common.metrics import EvaluationSums
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,12 @@ class ObservedExpected:
         return cls(round(observed), expected, number / (number - 1) * float(pull @ pull))
 
     @classmethod
-    def of_sums(cls, bins: CalibrationBins, *, n_patients: int) -> ObservedExpected:
-        """From a site's sums. Without sums by patient the variance is that of Debray et al. 2017, (1 − O/N)/O, times
-        images per patient: as if a patient's images all said the same. Where patients have unequal numbers of images it is
-        too small by some tenths, which the sums cannot tell.
-        """
-        observed, expected, images = sum(bins.positives), float(sum(bins.score_sums)), sum(bins.counts)
-        if not observed or expected <= 0 or observed == images or not n_patients:
+    def of_sums(cls, sums: EvaluationSums) -> ObservedExpected:
+        """The same from sums, of one site or of many whose patients differ."""
+        bins, number = sums.calibration, sums.n_patients
+        observed, expected = sum(bins.positives), float(sum(bins.score_sums))
+        if observed <= 0 or expected <= 0 or number < 2:
             return cls(observed, expected, None)
-        return cls(observed, expected, (1 - observed / images) / observed * images / n_patients)
+        oo, oe, ee = sums.by_patient
+        pulls = oo / observed**2 - 2 * oe / (observed * expected) + ee / expected**2
+        return cls(observed, expected, number / (number - 1) * max(0.0, pulls))

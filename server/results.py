@@ -10,13 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from common.files import write_json
+from common.pooled import NetBenefit
 from common.provenance import Provenance
 from server.centers import across_centers
 
 
 @dataclass(frozen=True)
 class Row:
-    """How one model does at one site (or `all`). A number that does not exist is None, and `why` says why."""
+    """How one model does at one site (or `all`). A number that does not exist is None, and `why` says why.
+
+    Rows of `all`, in-federation, also hold what sums alone give: `auc_federated` is off the exact AUC by
+    `auc_federated_bound` at most; the mean of the sites' own AUCs, which is another thing than the AUC of all cases; and
+    the decision curve. `suppressed` names sites whose policy kept their cases out of the federated numbers.
+    """
 
     arm: str
     protocol: str
@@ -25,8 +31,8 @@ class Row:
     held_out: bool
     trained_on: tuple[str, ...]
     predictions: str | None
-    n_images: int
-    n_patients: int
+    n_images: int | None
+    n_patients: int | None
     auc: float | None
     auc_low: float | None
     auc_high: float | None
@@ -43,6 +49,16 @@ class Row:
     observed: int | None = None
     expected: float | None = None
     log_oe_variance: float | None = None
+    auc_federated: float | None = None
+    auc_federated_bound: float | None = None
+    auc_federated_low: float | None = None
+    auc_federated_high: float | None = None
+    auc_federated_by_class: Mapping[str, Mapping[str, float | None]] | None = None
+    auc_mean_of_sites: float | None = None
+    auc_mean_of_sites_low: float | None = None
+    auc_mean_of_sites_high: float | None = None
+    net_benefit: tuple[NetBenefit, ...] = ()
+    suppressed: tuple[str, ...] = ()
 
 
 def write_results(

@@ -16,7 +16,7 @@ from typing import Protocol
 from common.config import Experiment
 from common.errors import BadInput, RunFailed
 from common.masks import SMALLEST_ROSTER
-from common.orders import EvaluateOrder, EvaluateReport, Part, SiteCard, TrainOrder, TrainReport
+from common.orders import EvaluateOrder, EvaluateReport, Part, SiteCard, Stage, TrainOrder, TrainReport
 from common.update import Weights, apply_change
 from common.weights import TailAverage
 from server.budget import RoundBudget, apportion, check_budget, round_budgets, total_steps
@@ -207,6 +207,7 @@ def evaluate_order(
     run: str,
     round_number: int,
     threshold: float | None = None,
+    stage: Stage = "progress",
 ) -> EvaluateOrder:
     """The order to score `parts`."""
     return EvaluateOrder(
@@ -220,6 +221,7 @@ def evaluate_order(
         training=experiment.training,
         evaluation=experiment.evaluation,
         threshold=threshold,
+        stage=stage,
     )
 
 
@@ -246,7 +248,7 @@ def _validate(
                 auc=result.auc,
                 n_images=result.n_images,
             )
-            if part == "val" and not held_out and result.loss is not None:
+            if part == "val" and not held_out and result.loss is not None and result.n_images is not None:
                 total, images = total + result.loss * result.n_images, images + result.n_images
     if images:
         if state.best_loss is None or total / images < state.best_loss:

@@ -7,7 +7,7 @@ __all__ = ["Evidence", "assemble"]
 import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from common.observed import ObservedExpected
 from server.results import Row
 from server.statistics import Contrast
 from simulation.contrasts import contrast_all
+from simulation.federated import federated_columns
 from simulation.means import mean_row
 from simulation.models import read_scores
 from simulation.plan import IN_FEDERATION, LEAVE_ONE_OUT, ModelPlan
@@ -151,7 +152,8 @@ def _subgroups(cases: Cases, everyone: Sequence[Judge]) -> list[Subgroup]:
 def _rows_in_federation(cases: Cases, judge: Judge) -> list[Row]:
     threshold = cases.threshold(judge)
     rows = [_row(cases, judge, (site,), site, threshold) for site in (*cases.trainers, *cases.watched)]
-    return [*rows, _row(cases, judge, cases.trainers, "all", threshold)]
+    everybody = _row(cases, judge, cases.trainers, "all", threshold)
+    return [*rows, replace(everybody, **federated_columns(cases, judge))]
 
 
 def _rows_of_held_out(cases: Cases, judge: Judge) -> list[Row]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from common.errors import suggest
 from common.files import read_json, write_json
-from tests.prove import engines, full_size, hostile, identity, phantoms, privacy, runs, shift, sums, tables
+from tests.prove import engines, evidence, full_size, hostile, identity, phantoms, privacy, runs, shift, sums, tables
 from tests.prove.finding import ROOT, Finding, Proof
 
 PROOFS: Mapping[str, Proof] = {
@@ -42,6 +42,9 @@ PROOFS: Mapping[str, Proof] = {
     "sums-deployed": sums.sums_deployed,
     "sums-exact": sums.sums_exact,
     "sums-uniform": sums.sums_uniform,
+    "federated-auc": evidence.federated_auc,
+    "interval-coverage": evidence.interval_coverage,
+    "paired-test": evidence.paired_test,
 }
 
 

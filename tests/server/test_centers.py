@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from scipy.special import expit, logit
 
-from common.calibration import CalibrationBins
 from common.files import read_json
+from common.metrics import EvaluationSums
 from common.observed import ObservedExpected
 from common.provenance import provenance
 from server.centers import Meta, across_centers
@@ -115,15 +115,18 @@ def test_variance_of_observed_over_expected_is_that_of_redrawn_patients() -> Non
     slow = np.log(o[drawn].sum(axis=1) / e[drawn].sum(axis=1)).var()
     assert (found.observed, found.expected) == (int(labels.sum()), pytest.approx(p.sum()))
     assert found.log_variance == pytest.approx(slow, rel=0.08)
-    sums = ObservedExpected.of_sums(CalibrationBins.of(labels, p), n_patients=300)
+    here = patients < 120
+    parts = [
+        EvaluationSums.of(labels[w], p[w], patients[w], site=site) for site, w in (("ash", here), ("birch", ~here))
+    ]
+    sums = ObservedExpected.of_sums(parts[0] + parts[1])
     assert (sums.observed, sums.expected) == (found.observed, pytest.approx(found.expected))
-    assert sums.log_variance is not None
-    assert sums.log_variance == pytest.approx(slow, rel=0.25), "sums do not know how unequal the patients are"
+    assert sums.log_variance == pytest.approx(found.log_variance, rel=1e-9)
 
 
 def test_no_case_of_a_class_has_no_ratio() -> None:
     assert ObservedExpected.of([0, 0], [0.2, 0.3], [1, 2]).log_variance is None
-    assert ObservedExpected.of_sums(CalibrationBins.zero(), n_patients=0).log_variance is None
+    assert ObservedExpected.of_sums(EvaluationSums.zero()).log_variance is None
 
 
 def test_results_hold_the_entries_and_a_comparison_has_them(tmp_path: Path, compared: Compared) -> None:
