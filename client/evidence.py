@@ -37,15 +37,19 @@ _TOLD = ("sensitivity", "specificity", "brier", "ece")
 def report_part(site: Site, rows: Rows, scores: Scores, order: EvaluateOrder) -> PartReport:
     """A site's answer about the cases `rows` (N,) with their scores (N, K)."""
     labels, patients, smallest = site.labels[rows], site.patients[rows], site.policy.smallest_group
-    index = site.task.positive_index
+    index, sends = site.task.positive_index, site.policy.evaluation_sends
     found = measure_cases(labels, scores, patients, positive_index=index, threshold=order.threshold)
     found = permitted(found, labels, patients, positive_index=index, smallest=smallest)
+    if "numbers" not in sends:
+        return PartReport(*(None,) * 10, why="policy")
     numbers = {name: value for name, value in asdict(found).items() if name not in _TOLD}
     if found.n_images is None:
         return PartReport(loss=None, **numbers)
     report = PartReport(loss=log_loss(labels, scores), **numbers)
     if order.stage == "progress" or order.evaluation.secure:
         return report
+    if "sums" not in sends:
+        return _without_sums(report, order)
     told = stage_sums(site, rows, scores, order, smallest=smallest)
     return replace(
         report,
@@ -54,6 +58,13 @@ def report_part(site: Site, rows: Rows, scores: Scores, order: EvaluateOrder) ->
         influence=tuple(None if one is None else one.to_json() for one in told.influence),
         logistic=None if told.logistic is None else told.logistic.to_json(),
     )
+
+
+def _without_sums(report: PartReport, order: EvaluateOrder) -> PartReport:
+    """The report of a site that keeps its sums: both classes of every histogram are suppressed."""
+    bins = {"first-pass": [len(FIXED) + 1] * len(order.task.questions), "counts": [len(e) + 1 for e in order.edges]}
+    kept = tuple(ScoreHistogram(count, None, None).to_json() for count in bins.get(order.stage, []))
+    return replace(report, histograms=kept, influence=(None,) * len(order.placing), why=report.why or "policy")
 
 
 def stage_sums(site: Site, rows: Rows, scores: Scores, order: EvaluateOrder, *, smallest: int) -> StageSums:

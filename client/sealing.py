@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 
 from client.evidence import stage_sums
 from client.secure_sums import make_key, open_total, seal
+from client.sent import log_sealed
 from client.service import scores_of, use_threads
 from client.site import Site, require_task
 from common.blocks import Words
@@ -37,6 +38,10 @@ def answer_seal(site: Site, order: SealOrder, weights: Weights) -> tuple[Sealed,
     asked = order.evaluate
     if order.terms.run != named_by_model(asked.run, fingerprint(weights)):
         raise BadInput(f"site {site.id}: its key was asked for another model than came; ask for a new key")
+    if "masked-sums" not in site.policy.evaluation_sends:
+        raise BadInput(
+            f"site {site.id}: its policy (evaluation_sends) has no masked-sums; ask without it, or change it at the site"
+        )
 
     def compute() -> Mapping[str, ArrayLike]:
         return evaluation_numbers(_sums_by_part(site, asked, weights))
@@ -50,6 +55,7 @@ def answer_seal(site: Site, order: SealOrder, weights: Weights) -> tuple[Sealed,
         request=sha256_bytes(request),
         peers=site.folder / _PEERS,
     )
+    log_sealed(site, asked, order.terms, words)
     return Sealed(site.id, order.terms.digest), words
 
 

@@ -112,6 +112,7 @@ def _proximal(strategy: FedAvg | FedProx) -> float:
 def answer_evaluate(site: Site, order: EvaluateOrder, weights: Weights) -> EvaluateReport:
     """The site's own exact numbers, and what the order's stage asks for, for each part that was asked."""
     from client.evidence import report_part
+    from client.sent import log_report
 
     began = time.monotonic()
     use_threads(order.threads)
@@ -121,7 +122,9 @@ def answer_evaluate(site: Site, order: EvaluateOrder, weights: Weights) -> Evalu
         rows = site.rows(*splits)
         if len(rows):
             parts[name] = report_part(site, rows, scores_of(site, rows, order, weights, part=name), order)
-    return EvaluateReport(site=site.id, seconds=round(time.monotonic() - began, 3), parts=parts)
+    report = EvaluateReport(site=site.id, seconds=round(time.monotonic() - began, 3), parts=parts)
+    log_report(site, order, report)
+    return report
 
 
 def scores_of(site: Site, rows: np.ndarray, order: EvaluateOrder, weights: Weights, *, part: str) -> np.ndarray:

@@ -1,6 +1,8 @@
 """What a federation's messages would tell of a model, beside the exact numbers: the same code of client and server.
 
-A simulation sees every score, and shows here that the sums tell the same. Each site heeds its own policy.
+A simulation sees every score, and shows here that the sums tell the same. Each site heeds its own policy. With
+`evaluation.secure` the sums are those that would travel under masks: 1,024 bins, and cells of any size, since a server
+would see only their totals. The masks themselves are left out: they cancel exactly (`common.masks`).
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from numpy.typing import NDArray
 
 from client.evidence import histograms_of, influence_of
 from common.auc import ClusteredAuc, clustered_auc, macro_auc
-from common.bins import FIXED
+from common.bins import FIXED, PLAIN_BINS, SECURE_BINS
 from common.groups import large_enough
 from common.influence import Difference, InfluenceSums, Placements, mean_difference, place
 from server.evidence import Question, agree, columns, federated, pool
@@ -31,9 +33,7 @@ def federated_columns(cases: Cases, judge: Judge) -> dict[str, Any]:
     task, test = cases.experiment.task, _tested(cases, judge)
     pooled = _pooled(cases, judge, test)
     sums = {
-        site: influence_of(
-            task, *test[site], placing=[q.placing(site) for q in pooled], smallest=_smallest(cases, site)
-        )
+        site: influence_of(task, *test[site], placing=[q.placing(site) for q in pooled], smallest=_cell(cases, site))
         for site in test
     }
     found = federated(pooled, {s: one for s, (one, _) in sums.items()}, {s: two for s, (_, two) in sums.items()})
@@ -66,7 +66,7 @@ def federated_difference(cases: Cases, ours: Sequence[Judge], theirs: Sequence[J
         ]
         shares = np.mean([(one - two).share for one, two in placed], axis=0)
         mean = Placements(placed[0][0].positive, shares)
-        total = total + InfluenceSums.of(mean, whose, center=center, smallest=_smallest(cases, site))
+        total = total + InfluenceSums.of(mean, whose, center=center, smallest=_cell(cases, site))
     return total.difference()
 
 
@@ -97,12 +97,13 @@ def _pooled(cases: Cases, judge: Judge, test: Mapping[str, _SiteCases]) -> tuple
     val = {site: _of(cases, judge, site, cases.sites[site].rows("val")) for site in cases.trainers}
     grid = [FIXED] * len(task.questions)
     first = agree(
-        {s: histograms_of(task, *c, edges=grid, smallest=_smallest(cases, s)) for s, c in val.items() if len(c[0])},
+        {s: histograms_of(task, *c, edges=grid, smallest=_cell(cases, s)) for s, c in val.items() if len(c[0])},
         questions=task.questions,
         positive_index=task.positive_index,
         sensitivity=cases.experiment.evaluation.sensitivity,
+        bins=SECURE_BINS if cases.experiment.evaluation.secure else PLAIN_BINS,
     )
-    told = {s: histograms_of(task, *c, edges=first.edges, smallest=_smallest(cases, s)) for s, c in test.items()}
+    told = {s: histograms_of(task, *c, edges=first.edges, smallest=_cell(cases, s)) for s, c in test.items()}
     return pool(told, first.edges, questions=task.questions, positive_index=task.positive_index)
 
 
@@ -114,6 +115,11 @@ def _own(
     if scores.shape[1] > 2:
         return ClusteredAuc(macro_auc(labels, scores), None, None, None, "multi-class")
     return clustered_auc(labels == index, scores[:, index], whose)
+
+
+def _cell(cases: Cases, site: str) -> int:
+    """The least patients of a cell that the server would see."""
+    return 1 if cases.experiment.evaluation.secure else _smallest(cases, site)
 
 
 def _smallest(cases: Cases, site: str) -> int:

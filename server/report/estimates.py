@@ -19,6 +19,7 @@ WHY = {
     "one-class": "the cases are all of one class",
     "too-few": "too few cases",
     "secure": "summed under masks: only the total over centers was told",
+    "policy": "the center's policy does not let it out",
     "unplaced": "a center was lost between the counts and the placements: no interval from counts alone",
     "one-center": "one center: nothing to compare it with",
     "two-centers": "two centers: no degree of freedom is left to predict a third",

@@ -36,7 +36,7 @@ from server.run import coordinate, initial_weights, prepare_run, resolved
 from server.secure_sums import Totals, secure_totals
 from server.strategy import FlowerFederation
 from simulation.grid import LocalGrid
-from tests.experiments import experiment_table, write_uneven_sites
+from tests.experiments import COMPARISON, experiment_table, merged, write_uneven_sites
 
 SIZES = {"ash": 32, "birch": 48, "cedar": 32, "elm": 32}
 EXACT = ("n_images", "n_patients", "sensitivity", "specificity", "threshold")
@@ -305,3 +305,30 @@ def test_too_few_sites_are_refused_before_anyone_trains(tmp_path: Path, sites: l
     with pytest.raises(BadInput, match=r"evaluation\.secure: 2 training sites are too few to hide one in a total"):
         go(tmp_path / "run", sites, evaluation={"secure": True}, held_out=["ash"])
     assert not (tmp_path / "run" / "results.json").exists()
+
+
+def test_a_comparison_takes_the_bins_of_secure_sums(tmp_path: Path, sites: list[Path]) -> None:
+    """The exact AUC stands beside the federated one, whose bound is that of 1,024 bins; policies merge nothing."""
+    from simulation.compare import compare
+
+    changes = {**COMPARISON, "comparison": {"arms": ["federated"], "protocols": ["in-federation"], "pictures": 0}}
+    found = {}
+    for secure in (False, True):
+        table = experiment_table(sites, **merged(changes, {"evaluation": {"secure": secure}}))
+        compare(parse(Experiment, table, where="test"), tmp_path / str(secure))
+        (row,) = (r for r in read_json(tmp_path / str(secure) / "results.json")["rows"] if r["site"] == "all")
+        assert abs(row["auc_federated"] - row["auc"]) <= row["auc_federated_bound"] + 1e-12
+        found[secure] = row
+    assert found[True]["auc"] == found[False]["auc"]
+    assert found[True]["auc_federated_bound"] <= found[False]["auc_federated_bound"]
+
+
+def test_a_comparison_with_too_few_sites_for_secure_sums_is_refused_at_once(tmp_path: Path, sites: list[Path]) -> None:
+    from simulation.compare import compare
+
+    about = parse(Experiment, experiment_table(sites[:3], evaluation={"secure": True}), where="test")
+    with pytest.raises(
+        BadInput, match="a federated model of this comparison has 2 training sites, too few to hide one"
+    ):
+        compare(about, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
