@@ -60,6 +60,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     start.add_argument("--superlink", required=True, metavar="HOST:PORT", help="where the coordinator listens")
     start.add_argument("--ca", type=Path, required=True, metavar="FILE", help="the coordinator's CA certificate")
     start.add_argument("--key", type=Path, required=True, metavar="FILE", help="this site's private key")
+    ledger = command(
+        commands, "ledger", "show what this site has spent of its patients' privacy",
+        "python -m client ledger sites/tal", _ledger,
+    )  # fmt: skip
+    ledger.add_argument("site", type=Path, metavar="SITE", help="the site folder")
+    add_json(ledger)
     return guarded(top, arguments)
 
 
@@ -116,6 +122,15 @@ def _start(options: argparse.Namespace) -> int:
     from client.supernode import start_client
 
     return start_client(options.site, superlink=options.superlink, ca=options.ca, key=options.key)
+
+
+def _ledger(options: argparse.Namespace) -> int:
+    from client.manifest import load_manifest
+    from client.spending import account_of, as_table, as_text
+
+    account = account_of(options.site, load_manifest(options.site))
+    show(as_table(account), as_json=options.json, text=as_text(account))
+    return 0
 
 
 if __name__ == "__main__":

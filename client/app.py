@@ -18,11 +18,13 @@ from pathlib import Path
 from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 
+from client.sealing import answer_key, answer_open, answer_seal
 from client.service import answer_evaluate, answer_query, answer_train, open_site
 from client.site import Site
 from common.errors import BadInput, SonofedError
 from common.orders import EvaluateOrder, TrainOrder
-from common.wire import arrays_of, pack, unpack, weights_of
+from common.sums_orders import KeyOrder, OpenOrder, SealOrder
+from common.wire import arrays_of, pack, unpack, weights_of, words_array
 
 app = ClientApp()
 
@@ -70,11 +72,43 @@ def train(message: Message, context: Context) -> Message:
 def evaluate(message: Message, context: Context) -> Message:
     """Score the site's own cases."""
     order, weights = unpack(EvaluateOrder, message.content), weights_of(message.content.array_records["arrays"])
-    return Message(pack(answer_evaluate(_site(context), order, weights)), reply_to=message)
+    report = answer_evaluate(_site(context), order, weights)
+    return Message(pack(report), reply_to=message)
+
+
+@app.query("sums_key")
+@_guarded
+def sums_key(message: Message, context: Context) -> Message:
+    """Make a key for one attempt of a secure sum."""
+    order = unpack(KeyOrder, message.content)
+    return Message(pack(answer_key(_site(context), order, signing=_signing(context))), reply_to=message)
+
+
+@app.evaluate("sums_seal")
+@_guarded
+def sums_seal(message: Message, context: Context) -> Message:
+    """Score the site's own cases; the sums leave under masks."""
+    order, weights = unpack(SealOrder, message.content), weights_of(message.content.array_records["arrays"])
+    about, words = answer_seal(_site(context), order, weights)
+    return Message(pack(about, words_array(words)), reply_to=message)
+
+
+@app.query("sums_open")
+@_guarded
+def sums_open(message: Message, context: Context) -> Message:
+    """Take the site's own mask off the total."""
+    order = unpack(OpenOrder, message.content)
+    return Message(pack(answer_open(_site(context), order)), reply_to=message)
 
 
 def _site(context: Context) -> Site:
     return open_site(_folder(context))
+
+
+def _signing(context: Context) -> Path | None:
+    """The private key that the site is registered with, where its client was started with one."""
+    key = context.node_config.get("key")
+    return Path(str(key)) if key else None
 
 
 def _without_folder(reason: str, context: Context) -> str:

@@ -19,6 +19,7 @@ from common.tasks import Task
 _STRICT = ConfigDict(extra="forbid")
 
 Role = Literal["train", "held-out"]
+Sends = Literal["numbers", "sums", "masked-sums"]
 CovariateKind = Literal["number", "yes-no", "category"]
 
 _HEADER = """\
@@ -33,12 +34,16 @@ class Policy:
     """What the site allows, whatever the server wishes.
 
     `privacy_unit`: whose presence privacy hides; `epsilon_cap`: the most ε that may ever be spent on a patient;
-    `smallest_group`: numbers about fewer patients do not leave; `code`: only what is installed at the site may run.
+    `smallest_group`: numbers about fewer patients do not leave (`client.evidence` keeps to it in evaluations);
+    `evaluation_sends`: what an evaluation may send (`client.sent` logs what it did): the site's own `numbers`, `sums` about
+    them that the server reads, and `masked-sums` of which it reads only the total over sites;
+    `code`: only what is installed at the site may run.
     """
 
     privacy_unit: Literal["patient"] = "patient"
     epsilon_cap: Annotated[float, Field(gt=0)] = 8.0
     smallest_group: Annotated[int, Field(ge=1)] = 5
+    evaluation_sends: tuple[Sends, ...] = ("numbers", "sums", "masked-sums")
     code: Literal["installed"] = "installed"
 
 

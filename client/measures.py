@@ -1,19 +1,25 @@
-"""One model on some cases: every number that a row of results holds, exact, and the sums that add across sites."""
+"""One model on some cases: every number that a row of results holds, exact, and which of them may leave."""
 
 from __future__ import annotations
 
-__all__ = ["Measures", "log_loss", "measure", "measure_cases"]
+__all__ = ["Measures", "log_loss", "measure_cases", "permitted"]
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from client.site import Site
 from common.auc import clustered_auc, macro_auc, patient_auc
 from common.calibration import brier, calibration_intercept, calibration_slope, ece
-from common.metrics import Confusion, EvaluationSums
-from common.orders import PartReport
+from common.groups import large_enough
+from common.metrics import Confusion
+
+_OF_BOTH = (
+    *("auc", "auc_low", "auc_high", "auc_variance", "auc_patient"),
+    *("calibration_slope", "calibration_intercept", "ece"),
+)
+"""The numbers that say something of each class."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +30,8 @@ class Measures:
     (`why` is `multi-class`), and the numbers that need a threshold are those of the positive class against the rest.
     """
 
-    n_images: int
-    n_patients: int
+    n_images: int | None
+    n_patients: int | None
     auc: float | None
     auc_low: float | None
     auc_high: float | None
@@ -79,34 +85,23 @@ def measure_cases(
     )
 
 
-def measure(site: Site, rows: NDArray[np.int64], scores: NDArray[np.float64], *, threshold: float | None) -> PartReport:
-    """What a site sends about the cases `rows` (n,) with their scores (n, K)."""
-    labels, patients = site.labels[rows], site.patients[rows]
-    index = site.task.positive_index
-    found = measure_cases(labels, scores, patients, positive_index=index, threshold=threshold)
-    loss = log_loss(labels, scores)
-    sums = EvaluationSums.of(
-        labels == index,
-        scores[:, index],
-        patients,
-        site=site.id,
-        threshold=threshold,
-        loss_sum=None if loss is None else loss * len(rows),
-    )
-    return PartReport(
-        n_images=found.n_images,
-        n_patients=found.n_patients,
-        auc=found.auc,
-        auc_low=found.auc_low,
-        auc_high=found.auc_high,
-        auc_variance=found.auc_variance,
-        auc_patient=found.auc_patient,
-        loss=loss,
-        calibration_slope=found.calibration_slope,
-        calibration_intercept=found.calibration_intercept,
-        why=found.why,
-        sums=sums.to_json(),
-    )
+def permitted(
+    found: Measures, labels: NDArray[np.int64], patients: NDArray[np.int64], *, positive_index: int, smallest: int
+) -> Measures:
+    """What of the numbers may leave: nothing about fewer than `smallest` patients, nothing about a class that has fewer.
+
+    A class without patients hides nobody. What is kept back is None and `why` is `suppressed`.
+    """
+    if not large_enough(patients, smallest):
+        nothing: dict[str, Any] = dict.fromkeys(field.name for field in fields(found))
+        return replace(found, **(nothing | {"why": "suppressed"}))
+    positive = labels == positive_index
+    told = {flag: large_enough(patients[positive == flag], smallest) for flag in (True, False)}
+    classes = all(large_enough(patients[labels == k], smallest) for k in np.unique(labels))
+    hidden = [] if all(told.values()) and classes else list(_OF_BOTH)
+    hidden += [name for flag, name in ((True, "sensitivity"), (False, "specificity")) if not told[flag]]
+    kept_back: dict[str, Any] = dict.fromkeys(hidden)
+    return replace(found, why="suppressed" if hidden else found.why, **kept_back)
 
 
 def log_loss(labels: NDArray[np.int64], scores: NDArray[np.float64]) -> float | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["answer_evaluate", "answer_query", "answer_train", "open_site"]
+__all__ = ["answer_evaluate", "answer_query", "answer_train", "open_site", "scores_of"]
 
 import functools
 import time
@@ -110,28 +110,43 @@ def _proximal(strategy: FedAvg | FedProx) -> float:
 
 
 def answer_evaluate(site: Site, order: EvaluateOrder, weights: Weights) -> EvaluateReport:
-    """The site's own exact numbers, and the sums that add across sites, for each part that was asked."""
-    from client.evaluation import score
-    from client.measures import measure
+    """The site's own exact numbers, and what the order's stage asks for, for each part that was asked."""
+    from client.evidence import report_part
+    from client.sent import log_report
 
     began = time.monotonic()
     use_threads(order.threads)
     require_task(site, order.task)
-    model = model_of(order, weights)
-    crops = site_crops(site, order.crop)
     parts: dict[str, PartReport] = {}
     for name, splits in order.parts.items():
         rows = site.rows(*splits)
         if len(rows):
-            scores = score(
-                model,
-                crops[rows],
-                flip=order.evaluation.flip,
-                zooms=order.evaluation.zooms,
-                precision=order.training.precision,
-            )
-            parts[name] = measure(site, rows, scores, threshold=order.threshold)
-    return EvaluateReport(site=site.id, seconds=round(time.monotonic() - began, 3), parts=parts)
+            parts[name] = report_part(site, rows, scores_of(site, rows, order, weights, part=name), order)
+    report = EvaluateReport(site=site.id, seconds=round(time.monotonic() - began, 3), parts=parts)
+    log_report(site, order, report)
+    return report
+
+
+def scores_of(site: Site, rows: np.ndarray, order: EvaluateOrder, weights: Weights, *, part: str) -> np.ndarray:
+    """The scores (N, K) of the cases `rows`; those of the stage `counts` are kept for the stage `placements`."""
+    from client.evaluation import score
+    from client.kept import keep_scores, scores_name, taken_scores
+
+    name = scores_name(order, weights, part=part, data_sha256=site.data_sha256)
+    if order.stage == "placements":
+        kept = taken_scores(site.state, name, cases=len(rows))
+        if kept is not None:
+            return kept
+    scores = score(
+        model_of(order, weights),
+        site_crops(site, order.crop)[rows],
+        flip=order.evaluation.flip,
+        zooms=order.evaluation.zooms,
+        precision=order.training.precision,
+    )
+    if order.stage == "counts":
+        keep_scores(site.state, name, scores)
+    return scores
 
 
 def site_crops(site: Site, crop: Crop) -> np.ndarray:

@@ -5,6 +5,7 @@
 ├── cases.csv    one row per image; `patient` is a keyed pseudonym
 ├── images/      gray PNG, numbered in source order
 ├── masks/       1-bit PNG of the same name
+├── peers/       other hospitals' public keys, where the site wants them (client/peers.py)
 ├── private/     0700: what links back
 └── state/       what the site remembers: cache, ledger
 """

@@ -113,9 +113,13 @@ def _command(site: Path, *, superlink: str, ca: Path, key: Path) -> list[str]:
         "flower-supernode",
         *("--root-certificates", str(ca.resolve()), "--superlink", superlink),
         *("--auth-supernode-private-key", str(key.resolve())),
-        *("--node-config", f"site={json.dumps(str(site.resolve()), ensure_ascii=False)}"),
+        *("--node-config", f"site={_quoted(site)} key={_quoted(key)}"),
         *("--host", "127.0.0.1", "--port", str(free_port())),
     ]
+
+
+def _quoted(path: Path) -> str:
+    return json.dumps(str(path.resolve()), ensure_ascii=False)
 
 
 def _say(text: str) -> None:

@@ -38,9 +38,9 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class Trained:
-    """The mean loss of a call's steps, the sample gradients it spent, its steps, the optimizer for the next call."""
+    """The mean loss of a call's steps (None where it is private), the sample gradients, the steps, the optimizer."""
 
-    loss: float
+    loss: float | None
     samples: int
     steps: int
     optimizer: torch.optim.Optimizer

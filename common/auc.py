@@ -6,9 +6,21 @@ and may be on any monotone scale. Scores that are not finite raise ValueError. E
 
 from __future__ import annotations
 
-__all__ = ["ClusteredAuc", "Roc", "auc", "clustered_auc", "macro_auc", "patient_auc", "roc", "score_interval"]
+__all__ = [
+    "ClusteredAuc",
+    "Roc",
+    "Spread",
+    "auc",
+    "clustered_auc",
+    "macro_auc",
+    "midranks",
+    "patient_auc",
+    "roc",
+    "score_interval",
+]
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -37,6 +49,75 @@ class ClusteredAuc:
 
 
 @dataclass(frozen=True)
+class Spread:
+    """What the variance of an AUC, or of a difference of two, rests on.
+
+    For each class: the number of patients that have it, Σd² and Σd⁴ of these patients' influences d (the sum of an
+    image's placement − AUC over a patient's images of the class, divided by the class's images); `patients` of either
+    class; `product` Σ d⁺d⁻.
+    """
+
+    positives: tuple[int, float, float]
+    negatives: tuple[int, float, float]
+    patients: int
+    product: float
+
+    @classmethod
+    def of(cls, positive_P: Floats, negative_P: Floats, *, positives: int, negatives: int) -> Spread:
+        """From every patient's influences, (P,), 0 where a patient lacks the class; and the patients that have it."""
+        first, second = (
+            (count, float(d @ d), float((d * d) @ (d * d)))
+            for d, count in ((positive_P, positives), (negative_P, negatives))
+        )
+        return cls(first, second, len(positive_P), float(positive_P @ negative_P))
+
+    @property
+    def terms(self) -> tuple[float, float, float] | None:
+        """Obuchowski's S10 / M, S01 / N and 2 S11 / (M N); None where a class has fewer than two patients."""
+        if min(self.positives[0], self.negatives[0]) < 2:
+            return None
+        alone = [patients / (patients - 1) * squares for patients, squares, _ in (self.positives, self.negatives)]
+        return alone[0], alone[1], 2 * self.patients / (self.patients - 1) * self.product
+
+    @property
+    def variance(self) -> float | None:
+        """Obuchowski 1997, equations 3 to 6; None where a class has fewer than two patients."""
+        return None if self.terms is None else max(0.0, sum(self.terms))
+
+    @cached_property
+    def vanishes(self) -> bool:
+        """Whether what is left of the variance is rounding."""
+        return self.terms is None or sum(self.terms) <= _CANCELLED * (self.terms[0] + self.terms[1])
+
+    @property
+    def degrees(self) -> float:
+        """Satterthwaite's degrees of freedom of the sum of the two classes' variances, at least 1.
+
+        A high AUC rests on the few patients that are ranked wrong, so a class counts 3 (Σd²)² / Σd⁴ patients, which is
+        their number for normal deviations, at most the number.
+        """
+        if self.terms is None:
+            return 1.0
+        weight = 0.0
+        for (patients, squares, fourth), variance in zip((self.positives, self.negatives), self.terms, strict=False):
+            if variance > 0 and fourth > 0:
+                effective = min(float(patients), 3 * squares**2 / fourth)
+                weight += variance**2 / (effective - 1)
+        return max(1.0, (self.terms[0] + self.terms[1]) ** 2 / weight) if weight else 1.0
+
+    def around(self, area: float, *, confidence: float = 0.95) -> ClusteredAuc:
+        """The AUC `area` with this variance and the interval that `clustered_auc` describes."""
+        if self.variance is None:
+            return ClusteredAuc(area, None, None, None, "too-few")
+        if self.vanishes or not 0 < area < 1:
+            low, high = score_interval(area, self.positives[0], self.negatives[0], confidence=confidence)
+            return ClusteredAuc(area, self.variance, low, high)
+        quantile = float(stdtrit(self.degrees, (1 + confidence) / 2))
+        reach = quantile * np.sqrt(self.variance) / (area * (1 - area))
+        return ClusteredAuc(area, self.variance, float(expit(logit(area) - reach)), float(expit(logit(area) + reach)))
+
+
+@dataclass(frozen=True)
 class Roc:
     """A ROC curve from (0, 0) to (1, 1): `score >= thresholds[i]` gives the point (`fpr[i]`, `tpr[i]`)."""
 
@@ -55,7 +136,7 @@ def auc(labels: ArrayLike, scores: ArrayLike) -> float | None:
     n = len(positive) - m
     if not m or not n:
         return None
-    return float((_midranks(values)[positive].sum() - m * (m + 1) / 2) / (m * n))
+    return float((midranks(values)[positive].sum() - m * (m + 1) / 2) / (m * n))
 
 
 def patient_auc(labels: ArrayLike, scores: ArrayLike, patients: ArrayLike) -> float | None:
@@ -104,7 +185,7 @@ def clustered_auc(
     one image).
 
     The interval is symmetric on the logit scale, with a t quantile whose degrees of freedom count the patients that
-    carry the variance (`_degrees`). Over simulated designs of 15 to 600 patients and true AUCs of .70 to .99 it covers
+    carry the variance (`Spread.degrees`). Over simulated designs of 15 to 600 patients and true AUCs of .70 to .99 it covers
     94 to 97 % (98 to 99 % where one sample in four has AUC 1); the normal quantile covers 88 to 96 %. Where the
     variance vanishes (AUC 0 or 1, or every score the same) `score_interval` on numbers of patients takes over, so that
     15 patients with AUC 1 do not look certain.
@@ -117,22 +198,10 @@ def clustered_auc(
     with_positive = len(np.unique(code_N[positive]))
     with_negative = len(np.unique(code_N[~positive]))
     area, v10, v01 = _placements(positive, values)
-    if min(with_positive, with_negative) < 2:
-        return ClusteredAuc(area, None, None, None, "too-few")
-
-    # Each patient's sum of deviations, by class, divided once: Obuchowski's S10 / M, S01 / N and 2 S11 / (M N).
     pull_P = np.bincount(code_N[positive], weights=v10 - area, minlength=total) / len(v10)
     push_P = np.bincount(code_N[~positive], weights=v01 - area, minlength=total) / len(v01)
-    of_positives = with_positive / (with_positive - 1) * float(pull_P @ pull_P)
-    of_negatives = with_negative / (with_negative - 1) * float(push_P @ push_P)
-    variance = of_positives + of_negatives + 2 * total / (total - 1) * float(pull_P @ push_P)
-    if variance <= _CANCELLED * (of_positives + of_negatives):
-        low, high = score_interval(area, with_positive, with_negative, confidence=confidence)
-        return ClusteredAuc(area, max(variance, 0.0), low, high)
-
-    degrees = _degrees((pull_P, with_positive, of_positives), (push_P, with_negative, of_negatives))
-    reach = float(stdtrit(degrees, (1 + confidence) / 2)) * np.sqrt(variance) / (area * (1 - area))
-    return ClusteredAuc(area, variance, float(expit(logit(area) - reach)), float(expit(logit(area) + reach)))
+    spread = Spread.of(pull_P, push_P, positives=with_positive, negatives=with_negative)
+    return spread.around(area, confidence=confidence)
 
 
 def score_interval(area: float, positives: int, negatives: int, *, confidence: float = 0.95) -> tuple[float, float]:
@@ -158,36 +227,19 @@ def score_interval(area: float, positives: int, negatives: int, *, confidence: f
     return lower(area), 1 - lower(1 - area)
 
 
-def _degrees(*classes: tuple[Floats, int, float]) -> float:
-    """Satterthwaite's degrees of freedom of a sum of two variances, at least 1.
-
-    Each class brings its patients' deviations, their number and its variance. A high AUC rests on the few patients that
-    are ranked wrong, so a class counts 3 (Σd²)² / Σd⁴ patients, which is their number for normal deviations, at most
-    the number.
-    """
-    weight = 0.0
-    for deviation, patients, variance in classes:
-        if variance > 0:
-            square = deviation / np.abs(deviation).max()
-            square *= square
-            effective = min(float(patients), 3 * float(square.sum()) ** 2 / float(square @ square))
-            weight += variance**2 / (effective - 1)
-    return max(1.0, sum(variance for _, _, variance in classes) ** 2 / weight)
+def midranks(values: Floats) -> Floats:
+    """Ranks from 1, the mean rank where values tie; exact in float64."""
+    _, inverse, count = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(count) - (count - 1) / 2)[inverse]
 
 
 def _placements(positive: Flags, values: Floats) -> tuple[float, Floats, Floats]:
     """AUC, each positive's share of negatives below it (M,), each negative's share of positives above it (N,)."""
-    rank = _midranks(values)
+    rank = midranks(values)
     m, n = int(positive.sum()), int((~positive).sum())
-    v10 = (rank[positive] - _midranks(values[positive])) / n
-    v01 = 1 - (rank[~positive] - _midranks(values[~positive])) / m
+    v10 = (rank[positive] - midranks(values[positive])) / n
+    v01 = 1 - (rank[~positive] - midranks(values[~positive])) / m
     return float((rank[positive].sum() - m * (m + 1) / 2) / (m * n)), v10, v01
-
-
-def _midranks(values: Floats) -> Floats:
-    """Ranks from 1, the mean rank where values tie; exact in float64."""
-    _, inverse, count = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(count) - (count - 1) / 2)[inverse]
 
 
 def _cases(labels: ArrayLike, scores: ArrayLike) -> tuple[Flags, Floats]:

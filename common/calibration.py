@@ -15,15 +15,20 @@ __all__ = [
     "calibration_intercept",
     "calibration_slope",
     "ece",
+    "fit_logistic",
+    "logits",
     "reliability",
     "wilson",
 ]
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, log_expit, logit, ndtri
+
+from common.groups import runs_of
 
 Floats = NDArray[np.float64]
 
@@ -52,10 +57,24 @@ class CalibrationBins:
         return cls((0,) * bins, (0.0,) * bins, (0,) * bins)
 
     @classmethod
-    def of(cls, labels: ArrayLike, p: ArrayLike, *, bins: int = 15) -> CalibrationBins:
-        """The sums of some cases."""
+    def of(
+        cls,
+        labels: ArrayLike,
+        p: ArrayLike,
+        *,
+        bins: int = 15,
+        patients: ArrayLike | None = None,
+        smallest: int = 1,
+    ) -> CalibrationBins:
+        """The sums of some cases.
+
+        Neighbouring bins with cases of fewer than `smallest` of the `patients` (N,) together are put into the fullest of
+        them; the ECE is then one of coarser bins.
+        """
         label, score = _cases(labels, p)
         index = np.minimum((score * bins).astype(np.int64), bins - 1)
+        if patients is not None:
+            index = _merged(index, np.asarray(patients), bins=bins, smallest=smallest)
         sums = [np.bincount(index, weights=weights, minlength=bins) for weights in (None, score, label)]
         return cls(
             tuple(int(x) for x in sums[0]), tuple(float(x) for x in sums[1]), tuple(round(float(x)) for x in sums[2])
@@ -119,7 +138,7 @@ def reliability(labels: ArrayLike, p: ArrayLike, bins: int = 10) -> tuple[Reliab
     return tuple(points)
 
 
-def wilson(successes: int, trials: int, *, confidence: float = 0.95) -> tuple[float, float]:
+def wilson(successes: float, trials: float, *, confidence: float = 0.95) -> tuple[float, float]:
     """Score interval of a proportion of `trials` ≥ 1 independent trials, in [0, 1]. Wilson 1927."""
     z2 = float(ndtri((1 + confidence) / 2)) ** 2
     share = successes / trials
@@ -134,7 +153,7 @@ def calibration_slope(labels: ArrayLike, p: ArrayLike) -> Estimate:
     Cox 1958; Van Calster et al. 2019. `separated` where a threshold on p splits the classes: no finite b is the best.
     """
     label, score = _cases(labels, p)
-    x = _logits(score)
+    x = logits(score)
     if label.all() or not label.any():
         return Estimate(None, "one-class")
     if x.min() == x.max():
@@ -143,7 +162,7 @@ def calibration_slope(labels: ArrayLike, p: ArrayLike) -> Estimate:
     if below.max() <= above.min() or above.max() <= below.min():
         return Estimate(None, "separated")
     design = np.column_stack([np.ones_like(x), x - x.mean()])
-    return Estimate(float(_fit(design, np.zeros_like(x), label)[1]))
+    return Estimate(float(fit_logistic(design, np.zeros_like(x), label)[1]))
 
 
 def calibration_intercept(labels: ArrayLike, p: ArrayLike) -> Estimate:
@@ -154,21 +173,33 @@ def calibration_intercept(labels: ArrayLike, p: ArrayLike) -> Estimate:
     label, score = _cases(labels, p)
     if label.all() or not label.any():
         return Estimate(None, "one-class")
-    x = _logits(score)
-    return Estimate(float(_fit(np.ones((len(x), 1)), x, label)[0]))
+    x = logits(score)
+    return Estimate(float(fit_logistic(np.ones((len(x), 1)), x, label)[0]))
 
 
-def _fit(design: Floats, offset: Floats, label: Floats) -> Floats:
-    """Logistic regression with an offset by Newton; a step is halved until the (concave) likelihood does not fall."""
+def _merged(index: NDArray[np.int64], patients: NDArray[Any], *, bins: int, smallest: int) -> NDArray[np.int64]:
+    """Each case's bin after merging, (N,)."""
+    starts = runs_of(index, patients, total=bins, smallest=smallest)
+    count, run = np.bincount(index, minlength=bins), np.searchsorted(starts, np.arange(bins), side="right") - 1
+    fullest = np.array([np.flatnonzero(run == r)[np.argmax(count[run == r])] for r in range(len(starts))])
+    return np.asarray(fullest[run[index]], dtype=np.int64)
+
+
+def fit_logistic(design: Floats, offset: Floats, label: Floats, weight: Floats | None = None) -> Floats:
+    """Logistic regression by Newton: `design` (N, k), offset, label and weight (N,) to coefficients (k,).
+
+    A step is halved until the (concave) likelihood does not fall.
+    """
+    weight = np.ones_like(label) if weight is None else weight
     beta = np.zeros(design.shape[1])
-    likelihood = _likelihood(offset, label)
+    likelihood = _likelihood(offset, label, weight)
     for _ in range(100):
         mean = expit(offset + design @ beta)
-        gradient = design.T @ (label - mean)
-        information = design.T @ (design * (mean * (1 - mean))[:, None])
+        gradient = design.T @ (weight * (label - mean))
+        information = design.T @ (design * (weight * mean * (1 - mean))[:, None])
         step = np.linalg.lstsq(information, gradient, rcond=None)[0]
         for _ in range(60):
-            proposal = _likelihood(offset + design @ (beta + step), label)
+            proposal = _likelihood(offset + design @ (beta + step), label, weight)
             if proposal >= likelihood:
                 break
             step = step / 2
@@ -181,11 +212,12 @@ def _fit(design: Floats, offset: Floats, label: Floats) -> Floats:
     return beta
 
 
-def _likelihood(linear: Floats, label: Floats) -> float:
-    return float(log_expit(np.where(label == 1, linear, -linear)).sum())
+def _likelihood(linear: Floats, label: Floats, weight: Floats) -> float:
+    return float((weight * log_expit(np.where(label == 1, linear, -linear))).sum())
 
 
-def _logits(p: Floats) -> Floats:
+def logits(p: Floats) -> Floats:
+    """logit(p), clipped to ±`LOGIT_LIMIT`."""
     with np.errstate(divide="ignore"):
         return np.asarray(np.clip(logit(p), -LOGIT_LIMIT, LOGIT_LIMIT), dtype=np.float64)
 

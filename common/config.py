@@ -14,7 +14,11 @@ __all__ = [
     "Experiment",
     "FedAvg",
     "FedProx",
+    "ImagePrivacy",
     "Model",
+    "NoPrivacy",
+    "PatientPrivacy",
+    "Privacy",
     "Sgd",
     "SiteAt",
     "Source",
@@ -219,6 +223,65 @@ class FedProx:
 
 
 @checked(frozen=True, config=_STRICT)
+class NoPrivacy:
+    """Updates leave a site as they are."""
+
+    kind: Literal["none"] = "none"
+
+
+@checked(frozen=True, config=_STRICT)
+class PatientPrivacy:
+    """Differential privacy of each patient at each site (Abadi et al. 2016, with the patient for the example).
+
+    Each step takes every patient by a coin, about `patients_per_step` of the site's nominal number, averages the
+    gradients of at most `images_per_patient` of a patient's images, drawn afresh, and clips them to the norm `clip`.
+    Noise is set by `noise_multiplier`, in units of `clip`, or by the `epsilon` that the whole run may cost. `delta` is
+    1 / (10 · nominal patients) if it is not given. `trains`: which parameters.
+    """
+
+    kind: Literal["patient"] = "patient"
+    clip: Rate = 1.0
+    noise_multiplier: Rate | None = None
+    epsilon: Rate | None = None
+    delta: Annotated[float, Field(gt=0, le=1e-2)] | None = None
+    images_per_patient: Positive = 4
+    patients_per_step: Positive = 16
+    trains: Literal["all", "last-stage", "head"] = "all"
+
+    def __post_init__(self) -> None:
+        _require_one_noise(self)
+
+
+@checked(frozen=True, config=_STRICT)
+class ImagePrivacy:
+    """Differential privacy of each image; a patient with several pays for all of them, and that ε is always shown.
+
+    As PatientPrivacy, with the image for the patient: about `images_per_step` images a step, of at most
+    `images_per_patient` each; `epsilon` is an image's.
+    """
+
+    kind: Literal["image"] = "image"
+    clip: Rate = 1.0
+    noise_multiplier: Rate | None = None
+    epsilon: Rate | None = None
+    delta: Annotated[float, Field(gt=0, le=1e-2)] | None = None
+    images_per_patient: Positive = 4
+    images_per_step: Positive = 48
+    trains: Literal["all", "last-stage", "head"] = "all"
+
+    def __post_init__(self) -> None:
+        _require_one_noise(self)
+
+
+def _require_one_noise(privacy: PatientPrivacy | ImagePrivacy) -> None:
+    if (privacy.noise_multiplier is None) == (privacy.epsilon is None):
+        raise ValueError("say how much noise: either noise_multiplier or epsilon")
+
+
+Privacy = Annotated[NoPrivacy | PatientPrivacy | ImagePrivacy, Field(discriminator="kind")]
+
+
+@checked(frozen=True, config=_STRICT)
 class Evaluation:
     """When sites evaluate, which round's model is kept, and how numbers are made from scores.
 
@@ -226,7 +289,8 @@ class Evaluation:
     val patients; `sensitivity`: where the threshold is locked; `flip`: scores are the mean over the image and its mirror;
     `zooms`: and over the crop magnified by these factors;
     `draws`: bootstrap draws of a contrast; `looks`: how often held-out results of these data were seen before, which the
-    report prints.
+    report prints; `secure`: what is summed over sites is summed under masks, so that the server sees totals alone (three
+    training sites or more).
     """
 
     every: Positive = 1
@@ -236,6 +300,7 @@ class Evaluation:
     zooms: Annotated[tuple[Rate, ...], Field(min_length=1)] = (1.0,)
     draws: Positive = 2000
     looks: Annotated[int, Field(ge=0)] = 0
+    secure: bool = False
 
 
 @checked(frozen=True, config=_STRICT)
@@ -294,7 +359,7 @@ def parse(kind: type[_T], table: Any, *, where: str) -> _T:
 
 def _first_complaint(kind: type, error: ValidationError) -> str:
     detail = error.errors()[0]
-    tags = {"adamw", "sgd", "fedavg", "fedprox"}
+    tags = {"adamw", "sgd", "fedavg", "fedprox", "none", "patient", "image"}
     path = [str(part) for part in detail["loc"]]
     if detail["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         known = _keys_at(kind, detail["loc"][:-1])

@@ -3,6 +3,8 @@
     SonofedError
     ├── BadInput    exit code 2: what was given cannot be used; nothing was changed
     └── RunFailed   exit code 1: the thing asked for was tried and failed
+        ├── LedgerExhausted   the privacy that the site allows does not last for what was asked
+        └── LedgerRefused     the site's record of spent privacy cannot be trusted, or the request was answered before
 
 A message is one line: what, where, the way out. It never holds a patient identifier, an original file name or a raw path
 (the path that a person typed on the command line may be echoed).
@@ -10,7 +12,7 @@ A message is one line: what, where, the way out. It never holds a patient identi
 
 from __future__ import annotations
 
-__all__ = ["BadInput", "RunFailed", "SonofedError", "suggest"]
+__all__ = ["BadInput", "LedgerExhausted", "LedgerRefused", "RunFailed", "SonofedError", "suggest"]
 
 import difflib
 from collections.abc import Iterable
@@ -32,6 +34,14 @@ class RunFailed(SonofedError):
     """The thing asked for was tried and failed."""
 
     exit_code = 1
+
+
+class LedgerExhausted(RunFailed):
+    """What was asked would cost more ε than the site's policy allows."""
+
+
+class LedgerRefused(RunFailed):
+    """The ledger was rolled back, edited or is no longer whole, or this round was released before."""
 
 
 def suggest(word: str, known: Iterable[str]) -> str:

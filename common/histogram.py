@@ -1,94 +1,98 @@
-"""Score histograms by class: they add across sites, give the AUC of all cases within a known error, and a threshold."""
+"""Score histograms by class, as one site sends them: no cell is about fewer patients than the site's policy allows.
+
+A site counts its images in bins that all sites share and merges neighbouring bins into cells until each cell holds
+enough patients. A class with some patients but too few of them is suppressed as a whole, which is told apart from a
+class without cases (a count of zero) and from a site that sent nothing (absent).
+"""
 
 from __future__ import annotations
 
-__all__ = ["ScoreHistogram"]
+__all__ = ["Cells", "ScoreHistogram"]
 
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import expit
 
-from common.calibration import LOGIT_LIMIT
+from common.bins import bin_of
+from common.groups import large_enough, runs_of
+
+Whole = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Images of one class: `counts[i]` lie in the bins from `starts[i]` to before `starts[i + 1]`; the first is 0."""
+
+    starts: tuple[int, ...]
+    counts: tuple[int, ...]
+
+    @classmethod
+    def of(cls, bins: Whole, patients: Whole, *, total: int, smallest: int) -> Cells | None:
+        """Count images by bin (n,), of patients (n,), out of `total` bins; None where the class is suppressed."""
+        if not large_enough(patients, smallest):
+            return None
+        starts = runs_of(bins, patients, total=total, smallest=smallest)
+        run = np.searchsorted(starts, bins, side="right") - 1
+        return cls(tuple(starts.tolist()), tuple(np.bincount(run, minlength=len(starts)).tolist()))
+
+    @property
+    def images(self) -> int:
+        """All images of the class."""
+        return sum(self.counts)
+
+    def spans(self, total: int) -> tuple[Whole, Whole, Whole]:
+        """First bin, bin after the last, and images of every cell."""
+        starts = np.array(self.starts, dtype=np.int64)
+        return starts, np.append(starts[1:], total), np.array(self.counts, dtype=np.int64)
+
+    def to_json(self, total: int) -> dict[str, Any]:
+        """Plain data; `starts` is None where every bin is a cell of its own."""
+        return {"starts": None if len(self.starts) == total else list(self.starts), "counts": list(self.counts)}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any], total: int) -> Cells:
+        """The inverse of `to_json`. Raises ValueError where starts do not rise from 0 or counts do not fit them."""
+        counts = tuple(map(int, data["counts"]))
+        starts = tuple(range(total)) if data["starts"] is None else tuple(map(int, data["starts"]))
+        rises = all(a < b for a, b in zip(starts, (*starts[1:], total), strict=True))
+        if len(starts) != len(counts) or not starts or starts[0] or not rises or min(counts) < 0:
+            raise ValueError("cells of a histogram do not fit its bins")
+        return cls(starts, counts)
 
 
 @dataclass(frozen=True)
 class ScoreHistogram:
-    """Cases by class, each (bins,), over bins of equal width in logit(p) from −`LOGIT_LIMIT` to `LOGIT_LIMIT`.
+    """A site's images by class over `bins` shared bins; None where a class is suppressed."""
 
-    The outer bins also hold what lies beyond. A bin holds its lower edge.
-    """
-
-    positives: tuple[int, ...]
-    negatives: tuple[int, ...]
+    bins: int
+    positives: Cells | None
+    negatives: Cells | None
 
     @classmethod
-    def zero(cls, *, bins: int = 1024) -> ScoreHistogram:
-        """No cases."""
-        return cls((0,) * bins, (0,) * bins)
-
-    @classmethod
-    def of(cls, labels: ArrayLike, p: ArrayLike, *, bins: int = 1024) -> ScoreHistogram:
-        """Count some cases: labels (N,) are 0/1, `p` (N,) the probability of the positive class."""
-        positive, score = np.asarray(labels).astype(np.bool_), np.asarray(p, dtype=np.float64)
+    def of(
+        cls, labels: ArrayLike, p: ArrayLike, patients: ArrayLike, *, edges: ArrayLike, smallest: int = 1
+    ) -> ScoreHistogram:
+        """Count cases: labels (N,) 0/1, `p` (N,) in [0, 1], `patients` (N,) whose; `smallest` patients make a cell."""
+        positive, score, whose = np.asarray(labels).astype(np.bool_), np.asarray(p), np.asarray(patients)
         if not np.isfinite(score).all():
             raise ValueError("a probability is not a finite number; did training diverge?")
-        index = np.searchsorted(_edges(bins)[1:], score, side="right")
-        by_class = (np.bincount(index[which], minlength=bins) for which in (positive, ~positive))
-        return cls(*(tuple(count.tolist()) for count in by_class))
-
-    def __add__(self, other: ScoreHistogram) -> ScoreHistogram:
-        if len(self.positives) != len(other.positives):
-            raise ValueError(
-                f"{len(self.positives)} and {len(other.positives)} histogram bins do not add; use one number"
-            )
-        return ScoreHistogram(
-            tuple(a + b for a, b in zip(self.positives, other.positives, strict=True)),
-            tuple(a + b for a, b in zip(self.negatives, other.negatives, strict=True)),
-        )
-
-    @property
-    def auc(self) -> float | None:
-        """AUC of all cases, ties in a bin counted half, in [0, 1]; None if a class is absent."""
-        positive, negative = np.array(self.positives), np.array(self.negatives)
-        pairs = int(positive.sum()) * int(negative.sum())
-        if not pairs:
-            return None
-        below = np.cumsum(negative) - negative
-        return float((positive @ below + positive @ negative / 2) / pairs)
-
-    @property
-    def auc_error_bound(self) -> float | None:
-        """The exact AUC is within this of `auc`: half the share of (positive, negative) pairs that share a bin."""
-        positive, negative = np.array(self.positives), np.array(self.negatives)
-        pairs = int(positive.sum()) * int(negative.sum())
-        return float(positive @ negative / pairs / 2) if pairs else None
-
-    def threshold_at(self, sensitivity: float = 0.90) -> float | None:
-        """The largest bin edge t at which `p >= t` still finds `sensitivity` of the positives; None without positives.
-
-        At most one bin (.023 in logit at 1,024 bins) below the exact threshold; 0 where only every case is enough.
-        """
-        total = sum(self.positives)
-        if not total:
-            return None
-        found = np.cumsum(self.positives[::-1])[::-1] / total
-        return float(_edges(len(self.positives))[np.flatnonzero(found >= sensitivity)[-1]])
+        index, total = bin_of(score, edges), len(np.asarray(edges)) + 1
+        classes = (Cells.of(index[w], whose[w], total=total, smallest=smallest) for w in (positive, ~positive))
+        return cls(total, *classes)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data: `{"positives": [...], "negatives": [...]}`."""
-        return {"positives": list(self.positives), "negatives": list(self.negatives)}
+        """Plain data for the wire."""
+        return {
+            "bins": self.bins,
+            "positives": self.positives and self.positives.to_json(self.bins),
+            "negatives": self.negatives and self.negatives.to_json(self.bins),
+        }
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> ScoreHistogram:
-        """The inverse of `to_json`."""
-        return cls(tuple(map(int, data["positives"])), tuple(map(int, data["negatives"])))
-
-
-def _edges(bins: int) -> NDArray[np.float64]:
-    """The bins' lower edges as probabilities, (bins,); the first bin begins at 0."""
-    edge = expit(np.linspace(-LOGIT_LIMIT, LOGIT_LIMIT, bins + 1)[:-1])
-    edge[0] = 0.0
-    return np.asarray(edge, dtype=np.float64)
+        """The inverse of `to_json`. Raises KeyError, TypeError or ValueError where it is not what `to_json` writes."""
+        bins = int(data["bins"])
+        cells = (None if data[k] is None else Cells.from_json(data[k], bins) for k in ("positives", "negatives"))
+        return cls(bins, *cells)

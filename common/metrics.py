@@ -5,17 +5,18 @@ Integers add in any order; the float sums (`brier`, `loss_sum`, bins of p) are a
 
 from __future__ import annotations
 
-__all__ = ["BrierSum", "Confusion", "EvaluationSums", "ScoreHistogram", "threshold_at_sensitivity"]
+__all__ = ["BrierSum", "Confusion", "EvaluationSums", "threshold_at_sensitivity"]
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from common.calibration import CalibrationBins
 from common.errors import RunFailed
-from common.histogram import ScoreHistogram
+from common.groups import large_enough
 
 
 @dataclass(frozen=True)
@@ -82,10 +83,12 @@ class BrierSum:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSums:
-    """Everything about one model that a site sends as sums. `loss_sum` is None where the loss was not measured.
+    """Sums about one model and one part of the cases. `loss_sum` is None where the loss was not measured.
 
-    `sites` names who is in it: one site twice, two thresholds or two kinds of bins do not add. `confusion` is at
-    `threshold`; both are None before a threshold is locked.
+    `sites` names who is in it: one site twice or two thresholds do not add. `confusion` is at `threshold`; both are None
+    before a threshold is locked. Where a site has a class with some patients, but fewer than its policy lets out, its
+    `confusion`, `calibration` and `by_patient` are suppressed: the site is named in `suppressed` and missing from their
+    totals. `by_patient`: Σ o², Σ oe, Σ e² over patients, o a patient's positive images and e the sum of their p.
     """
 
     sites: tuple[str, ...]
@@ -96,7 +99,8 @@ class EvaluationSums:
     confusion: Confusion | None
     brier: BrierSum
     calibration: CalibrationBins
-    histogram: ScoreHistogram
+    suppressed: tuple[str, ...] = ()
+    by_patient: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     @classmethod
     def zero(cls) -> EvaluationSums:
@@ -110,7 +114,6 @@ class EvaluationSums:
             confusion=None,
             brier=BrierSum.zero(),
             calibration=CalibrationBins.zero(),
-            histogram=ScoreHistogram.zero(),
         )
 
     @classmethod
@@ -123,19 +126,28 @@ class EvaluationSums:
         site: str,
         threshold: float | None = None,
         loss_sum: float | None = None,
-        bins: int = 1024,
+        smallest: int = 1,
     ) -> EvaluationSums:
-        """A site's sums: labels (N,) are 0/1, `p` (N,) the probability of the positive class, `patients` (N,) names."""
+        """A site's sums: labels (N,) are 0/1, `p` (N,) the probability of the positive class, `patients` (N,) names.
+
+        `smallest`: numbers about fewer patients do not leave the site.
+        """
+        positive, whose = np.asarray(labels).astype(np.bool_), np.asarray(patients)
+        told = all(large_enough(whose[which], smallest) for which in (positive, ~positive))
+        counted = told and threshold is not None
         return cls(
             sites=(site,),
-            n_images=len(np.asarray(labels)),
-            n_patients=len(np.unique(np.asarray(patients))),
+            n_images=len(positive),
+            n_patients=len(np.unique(whose)),
             loss_sum=loss_sum,
             threshold=threshold,
-            confusion=None if threshold is None else Confusion.of(labels, p, threshold=threshold),
+            confusion=Confusion.of(labels, p, threshold=float(threshold or 0)) if counted else None,
             brier=BrierSum.of(labels, p),
-            calibration=CalibrationBins.of(labels, p),
-            histogram=ScoreHistogram.of(labels, p, bins=bins),
+            calibration=(
+                CalibrationBins.of(labels, p, patients=whose, smallest=smallest) if told else CalibrationBins.zero()
+            ),
+            suppressed=() if told else (site,),
+            by_patient=_by_patient(positive, np.asarray(p, dtype=np.float64), whose) if told else (0.0, 0.0, 0.0),
         )
 
     def __add__(self, other: EvaluationSums) -> EvaluationSums:
@@ -149,18 +161,18 @@ class EvaluationSums:
             raise RunFailed(
                 f"sums at thresholds {self.threshold} and {other.threshold} do not add; lock one for all sites"
             )
-        if len(self.histogram.positives) != len(other.histogram.positives):
-            raise RunFailed(f"site {other.sites[0]} counts other histogram bins; do all sites run the same release?")
+        counts = [c for c in (self.confusion, other.confusion) if c is not None]
         return EvaluationSums(
             sites=tuple(sorted((*self.sites, *other.sites))),
             n_images=self.n_images + other.n_images,
             n_patients=self.n_patients + other.n_patients,
             loss_sum=None if self.loss_sum is None or other.loss_sum is None else self.loss_sum + other.loss_sum,
             threshold=self.threshold,
-            confusion=None if self.confusion is None or other.confusion is None else self.confusion + other.confusion,
+            confusion=sum(counts, Confusion.zero()) if counts else None,
             brier=self.brier + other.brier,
             calibration=self.calibration + other.calibration,
-            histogram=self.histogram + other.histogram,
+            suppressed=tuple(sorted((*self.suppressed, *other.suppressed))),
+            by_patient=_triple(a + b for a, b in zip(self.by_patient, other.by_patient, strict=True)),
         )
 
     @property
@@ -187,7 +199,8 @@ class EvaluationSums:
                 confusion=None if data["confusion"] is None else Confusion(**data["confusion"]),
                 brier=BrierSum(**data["brier"]),
                 calibration=CalibrationBins(**{name: tuple(sums) for name, sums in data["calibration"].items()}),
-                histogram=ScoreHistogram.from_json(data["histogram"]),
+                suppressed=tuple(map(str, data["suppressed"])),
+                by_patient=_triple(map(float, data["by_patient"])),
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise RunFailed(f"evaluation sums cannot be read ({error}); do all sites run the same release?") from error
@@ -200,6 +213,17 @@ def threshold_at_sensitivity(labels: ArrayLike, scores: ArrayLike, sensitivity: 
         return None
     found = np.arange(1, len(positives) + 1) / len(positives)
     return float(positives[np.searchsorted(found, sensitivity)])
+
+
+def _by_patient(positive: NDArray[np.bool_], p: NDArray[np.float64], whose: NDArray[Any]) -> tuple[float, float, float]:
+    code = np.unique(whose, return_inverse=True)[1]
+    observed, expected = (np.bincount(code, weights=weights) for weights in (positive, p))
+    return float(observed @ observed), float(observed @ expected), float(expected @ expected)
+
+
+def _triple(values: Iterable[float]) -> tuple[float, float, float]:
+    first, second, third = values
+    return first, second, third
 
 
 def _number(value: Any) -> float | None:

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-__all__ = ["EvaluateOrder", "EvaluateReport", "Part", "PartReport", "SiteCard", "TrainOrder", "TrainReport"]
+__all__ = [
+    "EvaluateOrder",
+    "EvaluateReport",
+    "Part",
+    "PartReport",
+    "Placing",
+    "SiteCard",
+    "Stage",
+    "TrainOrder",
+    "TrainReport",
+]
 
 from dataclasses import field
 from typing import Any, Literal
@@ -11,11 +21,14 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as checked
 
 from common.config import Crop, Evaluation, FedAvg, FedProx, Model, Training
+from common.influence import Others
+from common.logistic import Start
 from common.tasks import Task
 
 _STRICT = ConfigDict(extra="forbid")
 
 Part = Literal["train", "val", "test"]
+Stage = Literal["progress", "first-pass", "counts", "placements"]
 
 
 @checked(frozen=True, config=_STRICT)
@@ -54,20 +67,42 @@ class TrainOrder:
 
 @checked(frozen=True, config=_STRICT)
 class TrainReport:
-    """What goes with an update: `weight` is the number of training images, `seconds` the time inside steps."""
+    """What goes with an update: `weight` is the number of training images, `seconds` the time inside steps.
+
+    `loss` is None where the site's training is private.
+    """
 
     site: str
     weight: float
     samples: int
     steps: int
-    loss: float
+    loss: float | None
     norm: float
     seconds: float
 
 
 @checked(frozen=True, config=_STRICT)
+class Placing:
+    """How to place a site's cases for one question: around `center`, among the `others`; and where calibration starts.
+
+    `whole`: `others` are everybody's cases over unmerged bins, the site's own among them, which it takes off itself. So it
+    is where the server knows totals alone.
+    """
+
+    center: float
+    others: Others
+    start: Start | None = None
+    whole: bool = False
+
+
+@checked(frozen=True, config=_STRICT)
 class EvaluateOrder:
-    """Score the cases of some parts with the weights sent; `threshold` is locked, or not yet known."""
+    """Score the cases of some parts with the weights sent; `threshold` is locked, or not yet known.
+
+    A `stage` asks for more than the site's own numbers, for each of the task's questions (`Task.questions`): the first
+    pass for histograms over the fixed grid; `counts` for sums, and histograms between `edges`; `placements` for influence
+    and calibration sums as `placing` says (None: the site is not in this question).
+    """
 
     run: str
     round: int
@@ -79,14 +114,23 @@ class EvaluateOrder:
     training: Training
     evaluation: Evaluation
     threshold: float | None = None
+    stage: Stage = "progress"
+    edges: tuple[tuple[float, ...], ...] = ()
+    placing: tuple[Placing | None, ...] = ()
 
 
 @checked(frozen=True, config=_STRICT)
 class PartReport:
-    """One part's result: the site's own exact AUC with its interval, and sums that add across sites (`EvaluationSums`)."""
+    """One part's result: the site's own exact numbers, and what the order's stage asked for.
 
-    n_images: int
-    n_patients: int
+    Numbers that the site's policy keeps back are None and `why` is `suppressed`; a class without cases is `one-class`; a
+    part without cases is not in the report at all. `sums` is an `EvaluationSums`, `histograms` and `influence` hold a
+    `ScoreHistogram` and `InfluenceSums` for each question, `logistic` is a `LogisticSums`, each as its `to_json` writes it.
+    In a secure evaluation these four are not in the report: they leave the site only under masks (`common.masks`).
+    """
+
+    n_images: int | None
+    n_patients: int | None
     auc: float | None
     auc_low: float | None
     auc_high: float | None
@@ -96,7 +140,10 @@ class PartReport:
     calibration_slope: float | None
     calibration_intercept: float | None
     why: str | None
-    sums: dict[str, Any]
+    sums: dict[str, Any] | None = None
+    histograms: tuple[dict[str, Any], ...] = ()
+    influence: tuple[dict[str, Any] | None, ...] = ()
+    logistic: dict[str, Any] | None = None
 
 
 @checked(frozen=True, config=_STRICT)

@@ -27,3 +27,8 @@ class Task:
     def positive_index(self) -> int:
         """Where `positive` stands in `classes`."""
         return self.classes.index(self.positive)
+
+    @property
+    def questions(self) -> tuple[int, ...]:
+        """The classes that are asked for against the rest: the positive one, or with more than two classes each."""
+        return (self.positive_index,) if len(self.classes) == 2 else tuple(range(len(self.classes)))

@@ -6,7 +6,17 @@ into pieces of about 5 MB; the first array is a directory, JSON as bytes, that s
 
 from __future__ import annotations
 
-__all__ = ["arrays_of", "from_config", "pack", "payload_bytes", "to_config", "unpack", "weights_of"]
+__all__ = [
+    "arrays_of",
+    "from_config",
+    "pack",
+    "payload_bytes",
+    "to_config",
+    "unpack",
+    "weights_of",
+    "words_array",
+    "words_of",
+]
 
 import json
 import math
@@ -18,6 +28,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
+from common.blocks import Words
 from common.config import parse
 from common.errors import BadInput
 from common.update import Weights
@@ -99,6 +110,19 @@ def unpack(kind: type[_T], content: RecordDict) -> _T:
     if "order" not in content.config_records:
         raise BadInput("message: not in sonofed's form (no order); run one release everywhere")
     return from_config(kind, content.config_records["order"])
+
+
+def words_array(words: Words) -> ArrayRecord:
+    """Whole numbers modulo 2⁶⁴ as one array of bytes, little-endian."""
+    return ArrayRecord({"words": Array(words.astype("<u8").view(np.uint8))})
+
+
+def words_of(content: RecordDict) -> Words:
+    """The inverse of `words_array`, from a message packed with it; BadInput where they are torn."""
+    try:
+        return _bytes(content.array_records["arrays"]["words"].numpy()).view("<u8").astype(np.uint64)
+    except (KeyError, TypeError, ValueError, EOFError, OverflowError, BadZipFile) as error:
+        raise BadInput(f"message: its sums are torn ({type(error).__name__}); send it again") from None
 
 
 def payload_bytes(content: RecordDict) -> int:

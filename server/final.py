@@ -1,20 +1,28 @@
-"""The last evaluation of a federated run: lock the threshold, ask every site, write `results.json`. Sums only."""
+"""The last evaluation of a federated run: lock the threshold, ask every site, write `results.json`. Sums only.
+
+A first pass over the training sites' val cases gives threshold and bins, then every site numbers its test cases, and the
+training sites place theirs among everybody's.
+"""
 
 from __future__ import annotations
 
 __all__ = ["evaluate_finally"]
 
 import tomllib
-from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 from common.config import Experiment
 from common.errors import RunFailed
 from common.metrics import EvaluationSums
+from common.observed import ObservedExpected
 from common.orders import Part, PartReport
 from common.provenance import provenance
+from common.update import Weights
 from server.budget import sample_gradients
+from server.evidence import Together, columns
+from server.pooled_in_clear import InClear
+from server.pooled_under_masks import UnderMasks
 from server.records import Records
 from server.results import Row, write_results
 from server.rounds import Evaluated, Federation, Outcome, Roster, evaluate_order, training_images
@@ -32,23 +40,26 @@ def evaluate_finally(
     folder: Path,
     records: Records,
 ) -> None:
-    """Two messages to each site: val sums for the threshold, then the test cases at that threshold.
+    """Lock the threshold on val cases, then number every site's test cases and, in-federation, all of them together.
 
     Under leave-one-center-out the training centers' test patients have trained, so only held-out centers are tested.
     """
     last = experiment.training.rounds
+    pooling = _pooling(federation, experiment, outcome.weights)
     val = evaluate_order(experiment, {"val": ("val",)}, run=run, round_number=last)
-    validated = federation.evaluate(last, dict.fromkeys(roster.train, val), outcome.weights)
-    threshold = _threshold(validated, experiment)
-    own = evaluate_order(experiment, {"test": ("test",)}, run=run, round_number=last, threshold=threshold)
-    whole = evaluate_order(experiment, {"test": _EVERY}, run=run, round_number=last, threshold=threshold)
-    orders = dict.fromkeys(roster.held_out, whole)
+    first, failures = pooling.first_pass(val, roster.train)
+    own = pooling.counting(evaluate_order(experiment, {"test": ("test",)}, run=run, round_number=last), first)
+    orders = dict.fromkeys(roster.held_out, replace(own, parts={"test": _EVERY}))
     if experiment.protocol == "in-federation":
         orders |= dict.fromkeys(roster.train, own)
     evaluated = federation.evaluate(last, orders, outcome.weights)
-    for site, why in sorted({**validated.failures, **evaluated.failures}.items()):
+    together = pooling.together(own, evaluated, roster.train)
+    failures = {**failures, **evaluated.failures, **(together.failures if together else {})}
+    for site, why in sorted(failures.items()):
         records.add("failure", run=run, round=last, site=site, why=why)
-    rows = _rows(evaluated, roster, experiment, threshold)
+    rows = _rows(evaluated, roster, experiment, first.threshold)
+    if together is not None and together.sums.n_images:
+        rows.append(_row_of_all(together, experiment, tuple(sorted(roster.train)), first.threshold))
     if not rows:
         raise RunFailed("no site evaluated the final model; see the failures in records.jsonl")
     steps = outcome.steps
@@ -69,14 +80,9 @@ def evaluate_finally(
     )
 
 
-def _sums(evaluated: Evaluated, part: str, sites: Mapping[str, object]) -> EvaluationSums:
-    reports = (evaluated.reports[site].parts.get(part) for site in sorted(sites) if site in evaluated.reports)
-    return sum((EvaluationSums.from_json(report.sums) for report in reports if report), EvaluationSums.zero())
-
-
-def _threshold(validated: Evaluated, experiment: Experiment) -> float | None:
-    """Sensitivity `evaluation.sensitivity` on the pooled val patients of the training centers, to one histogram bin."""
-    return _sums(validated, "val", validated.reports).histogram.threshold_at(experiment.evaluation.sensitivity)
+def _pooling(federation: Federation, experiment: Experiment, weights: Weights) -> InClear | UnderMasks:
+    kind = UnderMasks if experiment.evaluation.secure else InClear
+    return kind(federation, experiment, weights)
 
 
 def _rows(evaluated: Evaluated, roster: Roster, experiment: Experiment, threshold: float | None) -> list[Row]:
@@ -90,9 +96,6 @@ def _rows(evaluated: Evaluated, roster: Roster, experiment: Experiment, threshol
             if part is not None
             else _row_without_cases(site, experiment, trained_on, held_out, threshold)
         )
-    together = _sums(evaluated, "test", roster.train)
-    if together.n_images:
-        rows.append(_row_of_all(together, experiment, trained_on, threshold))
     return rows
 
 
@@ -104,7 +107,8 @@ def _row(
     held_out: bool,
     threshold: float | None,
 ) -> Row:
-    sums = EvaluationSums.from_json(part.sums)
+    sums = None if part.sums is None else EvaluationSums.from_json(part.sums)
+    ratio = ObservedExpected.of_sums(sums) if sums else None
     return Row(
         arm="federated",
         protocol=experiment.protocol,
@@ -120,14 +124,17 @@ def _row(
         auc_high=part.auc_high,
         auc_variance=part.auc_variance,
         auc_patient=part.auc_patient,
-        sensitivity=sums.confusion.sensitivity if sums.confusion else None,
-        specificity=sums.confusion.specificity if sums.confusion else None,
+        sensitivity=sums.confusion.sensitivity if sums and sums.confusion else None,
+        specificity=sums.confusion.specificity if sums and sums.confusion else None,
         calibration_slope=part.calibration_slope,
         calibration_intercept=part.calibration_intercept,
-        brier=sums.brier.value,
-        ece=sums.calibration.ece,
+        brier=sums.brier.value if sums else None,
+        ece=sums.calibration.ece if sums else None,
         threshold=threshold,
-        why=part.why,
+        why=part.why or (None if sums else "secure"),
+        observed=ratio.observed if ratio else None,
+        expected=ratio.expected if ratio else None,
+        log_oe_variance=ratio.log_variance if ratio else None,
     )
 
 
@@ -142,9 +149,11 @@ def _row_without_cases(
 
 
 def _row_of_all(
-    sums: EvaluationSums, experiment: Experiment, trained_on: tuple[str, ...], threshold: float | None
+    together: Together, experiment: Experiment, trained_on: tuple[str, ...], threshold: float | None
 ) -> Row:
-    """All training centers' test cases, from sums alone: the AUC to one histogram bin, without an interval."""
+    """All training centers' test cases, from sums alone; sites whose policy kept them out are in `suppressed`."""
+    sums, found = together.sums, together.found
+    ratio = ObservedExpected.of_sums(sums)
     return Row(
         arm="federated",
         protocol=experiment.protocol,
@@ -155,17 +164,21 @@ def _row_of_all(
         predictions=None,
         n_images=sums.n_images,
         n_patients=sums.n_patients,
-        auc=sums.histogram.auc,
-        auc_low=None,
-        auc_high=None,
-        auc_variance=None,
+        auc=found.auc,
+        auc_low=found.low,
+        auc_high=found.high,
+        auc_variance=found.variance,
         auc_patient=None,
         sensitivity=sums.confusion.sensitivity if sums.confusion else None,
         specificity=sums.confusion.specificity if sums.confusion else None,
-        calibration_slope=None,
-        calibration_intercept=None,
+        calibration_slope=found.calibration_slope.value,
+        calibration_intercept=found.calibration_intercept.value,
         brier=sums.brier.value,
         ece=sums.calibration.ece,
         threshold=threshold,
-        why="from-sums",
+        why=found.why or found.calibration_slope.why or "from-sums",
+        observed=ratio.observed,
+        expected=ratio.expected,
+        log_oe_variance=ratio.log_variance,
+        **columns(found, experiment.task, together.own),
     )

@@ -1,4 +1,4 @@
-"""`results.json`: rows, contrasts, budget and provenance. No times, so that one seed gives the same bytes twice."""
+"""`results.json`: rows, contrasts, what they say across centers, budget and provenance. No times, so that one seed gives the same bytes twice."""
 
 from __future__ import annotations
 
@@ -10,12 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from common.files import write_json
+from common.pooled import NetBenefit
 from common.provenance import Provenance
+from server.centers import across_centers
 
 
 @dataclass(frozen=True)
 class Row:
-    """How one model does at one site (or `all`). A number that does not exist is None, and `why` says why."""
+    """How one model does at one site (or `all`). A number that does not exist is None, and `why` says why.
+
+    Rows of `all`, in-federation, also hold what sums alone give: `auc_federated` is off the exact AUC by
+    `auc_federated_bound` at most; the mean of the sites' own AUCs, which is another thing than the AUC of all cases; and
+    the decision curve. `suppressed` names sites whose policy kept their cases out of the federated numbers.
+    """
 
     arm: str
     protocol: str
@@ -24,8 +31,8 @@ class Row:
     held_out: bool
     trained_on: tuple[str, ...]
     predictions: str | None
-    n_images: int
-    n_patients: int
+    n_images: int | None
+    n_patients: int | None
     auc: float | None
     auc_low: float | None
     auc_high: float | None
@@ -39,6 +46,19 @@ class Row:
     ece: float | None
     threshold: float | None
     why: str | None
+    observed: int | None = None
+    expected: float | None = None
+    log_oe_variance: float | None = None
+    auc_federated: float | None = None
+    auc_federated_bound: float | None = None
+    auc_federated_low: float | None = None
+    auc_federated_high: float | None = None
+    auc_federated_by_class: Mapping[str, Mapping[str, float | None]] | None = None
+    auc_mean_of_sites: float | None = None
+    auc_mean_of_sites_low: float | None = None
+    auc_mean_of_sites_high: float | None = None
+    net_benefit: tuple[NetBenefit, ...] = ()
+    suppressed: tuple[str, ...] = ()
 
 
 def write_results(
@@ -49,8 +69,12 @@ def write_results(
     provenance: Provenance,
     rows: Sequence[Row],
     contrasts: Sequence[Any],
+    shift: Sequence[Any] = (),
+    subgroups: Sequence[Any] = (),
 ) -> Path:
-    """Write RUN/results.json, atomically. `provenance.artificial_sites` stands in it only where there are such."""
+    """Write RUN/results.json, atomically. `shift` (the cards of centers) and `provenance.artificial_sites` stand in it only
+    where there are such.
+    """
     path = run / "results.json"
     document = {
         "config": config,
@@ -58,6 +82,10 @@ def write_results(
         "provenance": {key: value for key, value in asdict(provenance).items() if key != "artificial_sites" or value},
         "rows": [asdict(row) for row in rows],
         "contrasts": [asdict(contrast) for contrast in contrasts],
+        "meta": [asdict(entry) for entry in across_centers(rows)],
+        "subgroups": [asdict(group) for group in subgroups],
     }
+    if shift:
+        document["shift"] = [asdict(card) for card in shift]
     write_json(path, document)
     return path

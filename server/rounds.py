@@ -15,12 +15,14 @@ from typing import Protocol
 
 from common.config import Experiment
 from common.errors import BadInput, RunFailed
-from common.orders import EvaluateOrder, EvaluateReport, Part, SiteCard, TrainOrder, TrainReport
+from common.masks import SMALLEST_ROSTER
+from common.orders import EvaluateOrder, EvaluateReport, Part, SiteCard, Stage, TrainOrder, TrainReport
 from common.update import Weights, apply_change
 from common.weights import TailAverage
 from server.budget import RoundBudget, apportion, check_budget, round_budgets, total_steps
 from server.checkpoints import State, latest, store
 from server.records import Records
+from server.secure_sums import Exchange
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,8 @@ class Federation(Protocol):
     def train(self, round_number: int, orders: Mapping[str, TrainOrder], weights: Weights) -> Trained: ...
 
     def evaluate(self, round_number: int, orders: Mapping[str, EvaluateOrder], weights: Weights) -> Evaluated: ...
+
+    def exchange(self, order: EvaluateOrder, weights: Weights) -> Exchange: ...
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,11 @@ class Roster:
         )
         if not roster.train:
             raise BadInput("every site is held out; at least one must train")
+        if experiment.evaluation.secure and len(roster.train) < SMALLEST_ROSTER:
+            raise BadInput(
+                f"evaluation.secure: {len(roster.train)} training sites are too few to hide one in a total; "
+                f"set it to false, or train on {SMALLEST_ROSTER} or more"
+            )
         if experiment.protocol == "leave-one-center-out" and not roster.held_out:
             raise BadInput("protocol: leave-one-center-out needs a site that is held out; name one in held_out")
         return roster
@@ -198,6 +207,7 @@ def evaluate_order(
     run: str,
     round_number: int,
     threshold: float | None = None,
+    stage: Stage = "progress",
 ) -> EvaluateOrder:
     """The order to score `parts`."""
     return EvaluateOrder(
@@ -211,6 +221,7 @@ def evaluate_order(
         training=experiment.training,
         evaluation=experiment.evaluation,
         threshold=threshold,
+        stage=stage,
     )
 
 
@@ -237,7 +248,7 @@ def _validate(
                 auc=result.auc,
                 n_images=result.n_images,
             )
-            if part == "val" and not held_out and result.loss is not None:
+            if part == "val" and not held_out and result.loss is not None and result.n_images is not None:
                 total, images = total + result.loss * result.n_images, images + result.n_images
     if images:
         if state.best_loss is None or total / images < state.best_loss:
@@ -268,9 +279,11 @@ def _record_failures(records: Records, run: str, round_number: int, failures: Ma
         records.add("failure", run=run, round=round_number, site=site, why=why)
 
 
-def _mean_loss(trained: Trained) -> float:
+def _mean_loss(trained: Trained) -> float | None:
+    """None where a site keeps its loss to itself."""
     weight = sum(report.weight for report in trained.reports.values())
-    return sum(report.loss * report.weight for report in trained.reports.values()) / weight
+    losses = [(report.loss, report.weight) for report in trained.reports.values() if report.loss is not None]
+    return sum(loss * w for loss, w in losses) / weight if len(losses) == len(trained.reports) else None
 
 
 def _listed(failures: Mapping[str, str]) -> str:

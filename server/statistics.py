@@ -35,7 +35,8 @@ class Contrast:
     """Δ = AUC of arm `a` − AUC of arm `b`, mean over seeds, in [-1, 1], with its percentile interval and two-sided p.
 
     At `site` `all` the sites were put together as `contrasts` was told. None where a class is absent; interval and p
-    also where a class has fewer than two patients.
+    also where a class has fewer than two patients. `all`, in-federation, also has what the clustered paired test finds
+    from sums alone, on the same mean over seeds, which it takes as they are.
     """
 
     a: Arm
@@ -46,6 +47,10 @@ class Contrast:
     low: float | None
     high: float | None
     p: float | None
+    delta_federated: float | None = None
+    low_federated: float | None = None
+    high_federated: float | None = None
+    p_federated: float | None = None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -25,6 +25,7 @@ from common.update import Update, Weights, check_finite
 from common.wire import arrays_of, payload_bytes, unpack, weights_of
 from server.aggregation import combine
 from server.rounds import Evaluated, Trained
+from server.secure_messages import FlowerExchange
 
 _LOST = "no reply before the deadline"
 
@@ -201,6 +202,27 @@ class FlowerFederation:
 
     def _failures(self, asked: Mapping[str, Any], answered: Mapping[str, Any]) -> dict[str, str]:
         return {site: self.strategy.failures.get(site, _LOST) for site in sorted(asked) if site not in answered}
+
+    def exchange(self, order: EvaluateOrder, weights: Weights) -> FlowerExchange:
+        """How the sites evaluate as `order` says and send their sums under masks."""
+        return FlowerExchange(lambda kind, contents: self._ask(kind, contents, group=str(order.round)), order, weights)
+
+    def _ask(
+        self, kind: str, contents: Mapping[str, RecordDict], *, group: str
+    ) -> tuple[Mapping[str, RecordDict], Mapping[str, str]]:
+        """One message to each site, waiting at most `deadlines.reply`: contents of replies, and why others gave none."""
+        asked = {s: Message(content, self.strategy.nodes[s], kind, group_id=group) for s, content in contents.items()}
+        replies = _exchange(self.grid, asked.values(), seconds=self.experiment.deadlines.reply)
+        site_of = {message.metadata.message_id: site for site, message in asked.items()}
+        found, failures = {}, dict.fromkeys(asked, _LOST)
+        for reply in replies:
+            site = site_of[reply.metadata.reply_to_message_id]
+            if reply.has_error():
+                failures[site] = _why(reply)
+            else:
+                found[site] = reply.content
+                del failures[site]
+        return found, failures
 
 
 def _exchange(grid: Grid, messages: Iterable[Message], *, seconds: float) -> list[Message]:

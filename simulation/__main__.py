@@ -60,6 +60,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     pretrain.add_argument(
         "--contrast", choices=("fixed", "image", "local"), default="local", help="as model.contrast (default local)"
     )
+    privacy = command(
+        commands, "privacy", "plan patient-level privacy: how much noise an ε asks for, and what to expect",
+        "python -m simulation privacy --patients 180 --rounds 40 --epsilon 8", _privacy,
+    )  # fmt: skip
+    privacy.add_argument("--patients", type=int, required=True, help="a site's nominal number of patients")
+    privacy.add_argument("--rounds", type=int, required=True)
+    privacy.add_argument("--epsilon", type=float, required=True, help="what the whole run may cost a patient")
+    privacy.add_argument("--patients-per-step", type=int, default=64, help="expected in one step (default 64)")
+    privacy.add_argument("--steps", type=int, default=None, help="steps a round (default: one pass over the patients)")
+    privacy.add_argument("--delta", type=float, default=None, help="default: 1 / (10 · patients)")
+    add_json(privacy)
     return guarded(top, arguments)
 
 
@@ -135,6 +146,23 @@ def _pretrain(options: argparse.Namespace) -> int:
             **extra,
         )
     print(f"{options.out}: {made.megabytes} MB, loss {made.loss:.3f}, learned in {made.seconds / 60:.1f} min")
+    return 0
+
+
+def _privacy(options: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from simulation.forecast import as_text, forecast
+
+    found = forecast(
+        patients=options.patients,
+        rounds=options.rounds,
+        epsilon=options.epsilon,
+        patients_per_step=options.patients_per_step,
+        steps_per_round=options.steps,
+        delta=options.delta,
+    )
+    show(asdict(found), as_json=options.json, text=as_text(found))
     return 0
 
 

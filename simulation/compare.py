@@ -17,6 +17,7 @@ from client.site import Site
 from common.config import Experiment
 from common.errors import BadInput
 from common.files import claimed, write_atomic
+from common.masks import SMALLEST_ROSTER
 from common.progress import Progress
 from common.provenance import provenance
 from server.budget import check_budget, total_steps
@@ -28,6 +29,7 @@ from server.run import config_text, resolved
 from simulation.evidence import assemble
 from simulation.pictures import draw_pictures
 from simulation.plan import ModelPlan, plan_models
+from simulation.shift import shift_cards
 from simulation.sources import open_sites
 from simulation.workers import train_all
 
@@ -41,6 +43,7 @@ def compare(experiment: Experiment, run: Path) -> Path:
     experiment = fixed_budget(experiment, sites)
     text = config_text(resolved(experiment, {name: site.role for name, site in sites.items()}))
     plans = plan_models(experiment, _trainers(experiment, sites))
+    _check_secure(experiment, plans)
     use_threads(experiment.threads)
     with _claimed(run, text, sites):
         _decode(sites, experiment)
@@ -61,6 +64,8 @@ def compare(experiment: Experiment, run: Path) -> Path:
             provenance=about,
             rows=evidence.rows,
             contrasts=evidence.contrasts,
+            shift=shift_cards(run, plans, experiment, sites, evidence.rows),
+            subgroups=evidence.subgroups,
         )
         write_model_card(run)
         return write_report(run)
@@ -74,6 +79,16 @@ def _trainers(experiment: Experiment, sites: Mapping[str, Site]) -> list[str]:
     training = experiment.training
     check_budget(training, images=images, steps=total_steps(training, images=sum(images.values())))
     return list(images)
+
+
+def _check_secure(experiment: Experiment, plans: list[ModelPlan]) -> None:
+    """BadInput where secure sums are asked for and a federated model has too few sites to hide one in a total."""
+    fewest = min((len(plan.trained_on) for plan in plans if plan.arm == "federated"), default=SMALLEST_ROSTER)
+    if experiment.evaluation.secure and fewest < SMALLEST_ROSTER:
+        raise BadInput(
+            f"evaluation.secure: a federated model of this comparison has {fewest} training sites, too few to hide one in a "
+            f"total; set it to false, or have {SMALLEST_ROSTER} or more for every model"
+        )
 
 
 def fixed_budget(experiment: Experiment, sites: Mapping[str, Site]) -> Experiment:

@@ -5,13 +5,16 @@ from __future__ import annotations
 __all__ = ["contrast_all"]
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from common.influence import Difference
 from common.randomness import derive
 from server.statistics import Contrast, Scored, contrasts
+from simulation.federated import federated_difference, federated_from_local
 from simulation.plan import IN_FEDERATION, LEAVE_ONE_OUT
 
 if TYPE_CHECKING:
@@ -38,17 +41,35 @@ def contrast_all(cases: Cases, judges: Sequence[Judge]) -> list[Contrast]:
             continue
         sites = [_scored(cases, mine, protocol, site) for site in cases.trainers]
         for arm in _AGAINST:
-            if arm in arms:
-                one_model = protocol == IN_FEDERATION and arm != "local"
-                found += contrasts(
-                    sites,
-                    [("federated", arm)],
-                    protocol=protocol,
-                    rng=derive(cases.experiment.seed, "contrasts", protocol),
-                    together="cases" if one_model else "centers",
-                    draws=cases.experiment.evaluation.draws,
-                )
+            if arm not in arms:
+                continue
+            one_model = protocol == IN_FEDERATION and arm != "local"
+            told = contrasts(
+                sites,
+                [("federated", arm)],
+                protocol=protocol,
+                rng=derive(cases.experiment.seed, "contrasts", protocol),
+                together="cases" if one_model else "centers",
+                draws=cases.experiment.evaluation.draws,
+            )
+            found += _with_sums(told, cases, mine, arm) if protocol == IN_FEDERATION else told
     return found
+
+
+def _with_sums(told: Sequence[Contrast], cases: Cases, judges: Sequence[Judge], arm: str) -> list[Contrast]:
+    """The contrasts, that of `all` with the paired test from sums beside it."""
+    ours, theirs = ([judge for judge in judges if judge.arm == name] for name in ("federated", arm))
+    if arm == "local":
+        sums = federated_from_local(cases, ours, theirs)
+    else:
+        sums = federated_difference(cases, ours, theirs)
+    return [_beside(one, sums) if one.site == "all" else one for one in told]
+
+
+def _beside(one: Contrast, sums: Difference) -> Contrast:
+    return replace(
+        one, delta_federated=sums.delta, low_federated=sums.low, high_federated=sums.high, p_federated=sums.p
+    )
 
 
 def _scored(cases: Cases, judges: Sequence[Judge], protocol: str, site: str) -> Scored:

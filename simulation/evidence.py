@@ -7,7 +7,7 @@ __all__ = ["Evidence", "assemble"]
 import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -19,12 +19,15 @@ from client.site import Site
 from common.config import Experiment
 from common.files import write_atomic
 from common.metrics import threshold_at_sensitivity
+from common.observed import ObservedExpected
 from server.results import Row
 from server.statistics import Contrast
 from simulation.contrasts import contrast_all
+from simulation.federated import federated_columns
 from simulation.means import mean_row
 from simulation.models import read_scores
 from simulation.plan import IN_FEDERATION, LEAVE_ONE_OUT, ModelPlan
+from simulation.subgroups import Subgroup, subgroup_rows
 
 Scores = NDArray[np.float64]
 Rows = NDArray[np.int64]
@@ -36,6 +39,7 @@ class Evidence:
 
     rows: list[Row]
     contrasts: list[Contrast]
+    subgroups: list[Subgroup]
 
 
 @dataclass(frozen=True)
@@ -131,13 +135,25 @@ def assemble(run: Path, plans: Sequence[ModelPlan], experiment: Experiment, site
         else:
             rows += _rows_of_held_out(cases, judge)
     rows += _means_over_centers(rows)
-    return Evidence(_ordered(rows), contrast_all(cases, everyone))
+    return Evidence(_ordered(rows), contrast_all(cases, everyone), _subgroups(cases, everyone))
+
+
+def _subgroups(cases: Cases, everyone: Sequence[Judge]) -> list[Subgroup]:
+    """Of the federated models alone: at their left-out center, or at every site."""
+    found: list[Subgroup] = []
+    for judge in everyone:
+        if judge.arm == "federated":
+            threshold = cases.threshold(judge)
+            for site in (judge.held_out,) if judge.held_out else (*cases.trainers, *cases.watched):
+                found += subgroup_rows(cases, judge, site, threshold)
+    return sorted(found, key=lambda g: (g.protocol != LEAVE_ONE_OUT, g.site, g.covariate, g.level, g.seed))
 
 
 def _rows_in_federation(cases: Cases, judge: Judge) -> list[Row]:
     threshold = cases.threshold(judge)
     rows = [_row(cases, judge, (site,), site, threshold) for site in (*cases.trainers, *cases.watched)]
-    return [*rows, _row(cases, judge, cases.trainers, "all", threshold)]
+    everybody = _row(cases, judge, cases.trainers, "all", threshold)
+    return [*rows, replace(everybody, **federated_columns(cases, judge))]
 
 
 def _rows_of_held_out(cases: Cases, judge: Judge) -> list[Row]:
@@ -157,10 +173,19 @@ def _row(cases: Cases, judge: Judge, members: Sequence[str], name: str, threshol
     index = cases.experiment.task.positive_index
     found = measure_cases(labels, scores, patients, positive_index=index, threshold=threshold)
     held_out = all(site not in judge.trained_on for site in members)
-    return _as_row(judge, name, held_out, path, threshold, found)
+    ratio = ObservedExpected.of(labels == index, scores[:, index], patients)
+    return _as_row(judge, name, held_out, path, threshold, found, ratio)
 
 
-def _as_row(judge: Judge, name: str, held_out: bool, path: str, threshold: float | None, found: Measures) -> Row:
+def _as_row(
+    judge: Judge,
+    name: str,
+    held_out: bool,
+    path: str,
+    threshold: float | None,
+    found: Measures,
+    ratio: ObservedExpected,
+) -> Row:
     return Row(
         arm=judge.arm,
         protocol=judge.protocol,
@@ -184,6 +209,9 @@ def _as_row(judge: Judge, name: str, held_out: bool, path: str, threshold: float
         ece=found.ece,
         threshold=threshold,
         why=found.why,
+        observed=ratio.observed,
+        expected=ratio.expected,
+        log_oe_variance=ratio.log_variance,
     )
 
 

@@ -39,13 +39,16 @@ def mean_row(members: Sequence[Row]) -> Row:
         if first.arm == "local"
         else tuple(sorted({s for r in members for s in r.trained_on})),
         predictions=None,
-        n_images=sum(row.n_images for row in members),
-        n_patients=sum(row.n_patients for row in members),
+        n_images=sum(row.n_images or 0 for row in members),
+        n_patients=sum(row.n_patients or 0 for row in members),
         auc=mean.auc,
         auc_low=mean.low,
         auc_high=mean.high,
         auc_variance=mean.variance,
         threshold=None,
+        observed=None,
+        expected=None,
+        log_oe_variance=None,
         why=mean.why or next((row.why for row in members if row.why), None),
         **averaged,
     )

@@ -26,6 +26,18 @@ def _no_checkout() -> Iterator[None]:
         os.environ["GIT_DIR"] = before
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _this_checkout() -> Iterator[None]:
+    """Processes that tests start elsewhere run this checkout's code, not that of another one installed here."""
+    before = os.environ.get("PYTHONPATH")
+    root = str(Path(__file__).resolve().parent.parent)
+    os.environ["PYTHONPATH"] = os.pathsep.join([root, *([before] if before else [])])
+    yield
+    os.environ.pop("PYTHONPATH")
+    if before is not None:
+        os.environ["PYTHONPATH"] = before
+
+
 @dataclass(frozen=True)
 class Compared:
     """A finished comparison: its configuration file, its sites' folders, its run folder, its results. Only to be read."""

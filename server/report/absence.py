@@ -20,8 +20,12 @@ def absences(run: Run, *, files_absent: int, learning: bool, pictures: bool) -> 
         notes.append("No center was left out in turn (leave-one-center-out was not run).")
     if run.rows and IN_FEDERATION not in run.protocols:
         notes.append("In-federation results were not computed.")
+    if run.meta and not any(entry.measure == "oe" for entry in run.meta):
+        notes.append("O/E across centers is not known: the rows hold no observed and expected cases.")
     if not run.contrasts:
         notes.append("No contrast between arms was computed.")
+    if not run.subgroups:
+        notes.append("There are no results by group of patients: no covariate makes groups, or only sums were sent.")
     if files_absent:
         notes.append(
             f"ROC and calibration curves leave out {files_absent} of the results: their predictions are not in the run "

@@ -1,18 +1,20 @@
-"""ROC and calibration curves, one pair of panels for each center."""
+"""ROC, calibration and decision curves, a panel of each for every center."""
 
 from __future__ import annotations
 
 __all__ = ["CenterCurves", "center_curves"]
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
 from common.page.drawing import Scale, element, group, join, line, marker, path, svg, text
 from server.report.estimates import estimate, worst_first
-from server.report.numbers import decimal
+from server.report.numbers import decimal, interval
 from server.report.reading import Run
-from server.report.scores import Curves, curves
+from server.report.scores import Cell, Curves, curves
 from server.report.sentence import lead_arm
 
 _SIZE = 240.0
@@ -22,11 +24,15 @@ _Y = Scale(0.0, 1.0, 206.0, 6.0)
 
 @dataclass(frozen=True)
 class CenterCurves:
-    """Two pictures of one center; None where no predictions are in the run folder, and `absent` counts what is not."""
+    """Pictures of one center; None where no predictions are in the run folder, and `absent` counts what is not.
+
+    `decision` is None for more than two classes too.
+    """
 
     site: str
     roc: Markup | None
     calibration: Markup | None
+    decision: Markup | None
     absent: int
 
 
@@ -46,7 +52,7 @@ def _center(run: Run, protocol: str, site: str, lead: str) -> CenterCurves:
         if made.models:
             found[arm] = made
     if not found:
-        return CenterCurves(site, None, None, absent)
+        return CenterCurves(site, None, None, None, absent)
     ordered = sorted(found, key=lambda arm: arm == lead)
     lines = [_roc_line(run, arm, protocol, site, found[arm]) for arm in ordered]
     bars = [_reliability_line(arm, found[arm], dots=arm == lead) for arm in ordered]
@@ -62,6 +68,7 @@ def _center(run: Run, protocol: str, site: str, lead: str) -> CenterCurves:
             title=f"Calibration at {site}",
             class_="square",
         ),
+        _decision(site, {arm: found[arm] for arm in ordered}),
         absent,
     )
 
@@ -104,13 +111,56 @@ def _roc_line(run: Run, arm: str, protocol: str, site: str, found: Curves) -> Ma
 
 
 def _reliability_line(arm: str, found: Curves, *, dots: bool) -> Markup:
-    """Cells joined by a line; the leading arm's cells are dots whose area grows with their number of cases."""
+    """Cells joined by a line; the leading arm's are dots whose area grows with their cases, with their intervals."""
     cells = found.reliability()
-    points = [(_X(p), _Y(share)) for p, share, _ in cells]
-    most = max((n for _, _, n in cells), default=1.0)
-    sized = [
-        element("circle", element("title", f"{n:.0f} cases: predicted {decimal(p)}, observed {decimal(s)}"),
-                cx=_X(p), cy=_Y(s), r=2.0 + 5.0 * (n / most) ** 0.5, class_="mark soft")
-        for p, s, n in cells
-    ]  # fmt: skip
-    return group(path(points, class_="curve"), *(sized if dots else []), class_=f"arm {arm}")
+    points = [(_X(cell.probability), _Y(cell.observed)) for cell in cells]
+    most = max((cell.cases for cell in cells), default=1.0)
+    shown = [_reliability_dot(cell, most) for cell in cells] if dots else []
+    return group(path(points, class_="curve"), *shown, class_=f"arm {arm}")
+
+
+def _reliability_dot(cell: Cell, most: float) -> Markup:
+    x = _X(cell.probability)
+    said = (
+        f"{cell.cases:.0f} cases: predicted {decimal(cell.probability)}, observed {decimal(cell.observed)} "
+        f"({interval(cell.low, cell.high)})"
+    )
+    return group(
+        element("title", said),
+        line(x, _Y(cell.low), x, _Y(cell.high), class_="whisker thin"),
+        element("circle", cx=x, cy=_Y(cell.observed), r=1.5 + 3.5 * (cell.cases / most) ** 0.5, class_="mark soft"),
+        class_="cell",
+    )
+
+
+def _decision(site: str, found: Mapping[str, Curves]) -> Markup | None:
+    """Net benefit by threshold probability, every arm against calling all cases positive, or none."""
+    whole = next((made for made in found.values() if made.binary), None)
+    if whole is None:
+        return None
+    share = whole.share / whole.binary
+    step = next((s for s in (0.1, 0.2) if share / s <= 4), 0.2)
+    top = step * math.ceil(share / step + 1e-9)
+    y = Scale(-step / 2, top, 206.0, 6.0)
+    marks = [round(step * i, 1) for i in range(round(top / step) + 1)]
+    frame = [
+        *(line(_X(0), y(t), _X(1), y(t), class_="grid" if t else "chance") for t in marks),
+        *(text(_X(0) - 6, y(t) + 4, decimal(t, places=1) if t else "0", class_="tick", anchor="end") for t in marks),
+        *(text(_X(t), 221, f"{t:g}"[-2:], class_="tick", anchor="middle") for t in (0.0, 0.5, 1.0)),
+        text((_X(0) + _X(1)) / 2, 237, "threshold probability", class_="tick", anchor="middle"),
+    ]
+    middle = f"translate(11 {(y(0) + y(top)) / 2:g}) rotate(-90)"
+    turned = element("text", "net benefit", x=0.0, y=0.0, text_anchor="middle", class_="tick", transform=middle)
+    every = path(_within(whole.all_positive(), y), class_="reference")
+    lines = [
+        group(path(_within(made.decisions(), y), class_="curve"), class_=f"arm {arm}", title=arm)
+        for arm, made in found.items()
+    ]
+    title = f"Net benefit at {site}"
+    return svg(*frame, turned, every, *lines, width=_SIZE, height=_SIZE, title=title, class_="square")
+
+
+def _within(points: list[tuple[float, float]], y: Scale) -> list[tuple[float, float]]:
+    """Drawn points, cut off where the line leaves the frame below for good."""
+    last = max((i for i, (_, value) in enumerate(points) if value >= y.low), default=-1)
+    return [(_X(t), y(value)) for t, value in points[: last + 2]]

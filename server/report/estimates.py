@@ -6,17 +6,23 @@ centers' models as well; its interval is the mean of their lower and of their up
 
 from __future__ import annotations
 
-__all__ = ["Estimate", "WHY", "contrast", "estimate", "reason", "worst_first"]
+__all__ = ["Estimate", "WHY", "contrast", "estimate", "prediction", "reason", "why_not", "worst_first"]
 
 from dataclasses import dataclass
 
-from server.report.numbers import mean
+from server.centers import Meta
+from server.report.numbers import interval, mean
 from server.report.reading import ALL, LEAVE_ONE_OUT, Contrast, Row, Run
 
 WHY = {
     "suppressed": "suppressed: fewer patients than the center's policy lets out",
     "one-class": "the cases are all of one class",
     "too-few": "too few cases",
+    "secure": "summed under masks: only the total over centers was told",
+    "policy": "the center's policy does not let it out",
+    "unplaced": "a center was lost between the counts and the placements: no interval from counts alone",
+    "one-center": "one center: nothing to compare it with",
+    "two-centers": "two centers: no degree of freedom is left to predict a third",
     "separated": "the scores separate the classes completely, so no slope can be estimated",
 }
 
@@ -99,3 +105,19 @@ def contrast(run: Run, b: str, protocol: str, site: str) -> Contrast | None:
 def reason(why: str | None) -> str:
     """Why a number is not there, in words."""
     return WHY.get(why, why) if why else "not computed in this run"
+
+
+def why_not(found: Meta) -> str:
+    """Why there is no prediction interval, in words."""
+    return reason(found.why)
+
+
+def prediction(found: Meta | None) -> str:
+    """A sentence about a new center; empty where nothing is known."""
+    if found is None or found.estimate is None:
+        return ""
+    if found.prediction_low is None:
+        return f"For a new center there is no 95 % prediction interval ({why_not(found)})."
+    note = f"{found.k} centers: {found.note}" if found.note else f"{found.k} centers"
+    bounds = interval(found.prediction_low, found.prediction_high)
+    return f"95 % prediction interval of the AUC at a new center: {bounds} ({note})."

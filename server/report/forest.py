@@ -1,4 +1,4 @@
-"""The forest plot: AUC with its interval for every center and arm, one panel for each protocol."""
+"""The forest plot: AUC with its interval for every center and arm, their mean, and what a new center may expect."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import math
 
 from markupsafe import Markup
 
-from common.page.drawing import Scale, group, join, line, marker, svg, text, ticks
-from server.report.estimates import Estimate, estimate, worst_first
-from server.report.numbers import decimal, interval
+from common.page.drawing import Scale, group, join, line, marker, path, svg, text, ticks
+from server.centers import Meta
+from server.report.estimates import Estimate, estimate, why_not, worst_first
+from server.report.numbers import DASH, decimal, interval
 from server.report.reading import ALL, LEAVE_ONE_OUT, Run
 from server.report.sentence import lead_arm
 
@@ -19,7 +20,7 @@ _HEAD, _ROW, _GAP = 20.0, 19.0, 8.0
 
 
 def forest(run: Run, protocol: str) -> Markup:
-    """One panel: centers from worst to best, then the whole; a light dot is one seed (for local, one model)."""
+    """One panel: centers from worst to best, the whole, then the meta-analysis; a light dot is one seed or local model."""
     lead = lead_arm(run) or "federated"
     sites = [*worst_first(run, lead, protocol), ALL]
     blocks = [
@@ -36,8 +37,69 @@ def forest(run: Run, protocol: str) -> Markup:
             parts.append(_row(e, scale, y + _ROW / 2))
             y += _ROW
         y += _GAP
+    for part, height in _meta_blocks(run, protocol, scale, y):
+        parts.append(part)
+        y += height
     frame = _frame(scale, y)
     return svg(frame, *parts, width=_WIDTH, height=y + 36, title=f"AUC by center and arm, {protocol}", class_="forest")
+
+
+def _meta_blocks(run: Run, protocol: str, scale: Scale, y: float) -> list[tuple[Markup, float]]:
+    """The random-effects mean of each arm as a diamond, then where a new center would lie; each with its height."""
+    arms = run.arms(protocol) if protocol == LEAVE_ONE_OUT else ()
+    found = [m for arm in arms if (m := run.across(arm, "auc")) is not None and m.estimate is not None]
+    made: list[tuple[Markup, float]] = []
+    for title, row in (("Random-effects mean", _diamond), ("A new center (prediction)", _ahead)):
+        if found:
+            made.append((text(0, y + 13, title, class_="label strong"), _HEAD))
+            y += _HEAD
+        for m in found:
+            made.append((row(m, scale, y + _ROW / 2), _ROW))
+            y += _ROW
+        if found:
+            made.append((Markup(), _GAP))
+            y += _GAP
+    return made
+
+
+def _diamond(m: Meta, scale: Scale, y: float) -> Markup:
+    assert m.estimate is not None
+    assert m.low is not None
+    assert m.high is not None
+    tips = [(scale(m.low), y), (scale(m.estimate), y - 5.5), (scale(m.high), y), (scale(m.estimate), y + 5.5)]
+    shown = f"{decimal(m.estimate)}  {interval(m.low, m.high)}"
+    return group(
+        path(tips, class_="diamond", closed=True),
+        *_beyond(scale, m.low, y),
+        marker(m.arm, 8, y, size=3.6),
+        text(_RIGHT + 10, y + 4, shown, class_="number"),
+        class_=f"arm {m.arm}",
+        title=f"{m.arm}, random-effects mean of {m.k} centers: {shown}",
+    )
+
+
+def _ahead(m: Meta, scale: Scale, y: float) -> Markup:
+    low, high = m.prediction_low, m.prediction_high
+    key = marker(m.arm, 8, y, size=3.6)
+    if low is None or high is None:
+        none = text(_RIGHT + 10, y + 4, f"{DASH} {m.k} centers", class_="tick")
+        return group(key, none, class_=f"arm {m.arm}", title=f"{m.arm}: {why_not(m)}")
+    ends = [line(scale(end), y - 4, scale(end), y + 4, class_="whisker") for end in (low, high) if end >= scale.low]
+    return group(
+        line(scale(low), y, scale(high), y, class_="whisker prediction"),
+        *ends,
+        *_beyond(scale, low, y),
+        key,
+        text(_RIGHT + 10, y + 4, interval(low, high), class_="number"),
+        class_=f"arm {m.arm}",
+        title=f"{m.arm}, a new center: {interval(low, high)}{f' ({m.note})' if m.note else ''}",
+    )
+
+
+def _beyond(scale: Scale, low: float, y: float) -> list[Markup]:
+    """An arrow at the left edge where the interval goes on."""
+    x = scale.start
+    return [path([(x - 6, y), (x, y - 4), (x, y + 4)], class_="mark", closed=True)] if low < scale.low else []
 
 
 def _name(run: Run, site: str, protocol: str) -> str:

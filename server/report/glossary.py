@@ -135,6 +135,64 @@ GLOSSARY = {
         "Cases in ten equal-width bins of probability: mean probability against the observed share of positives. "
         "On the dotted diagonal the probabilities are true. Larger dots hold more cases.",
     ),
+    "cell_interval": Term(
+        "Interval of a calibration point",
+        "Wilson's 95 % interval of the observed share. The number of trials is the number of patients in the cell, not "
+        "of images, and the mean over seeds.",
+    ),
+    "benefit": Term(
+        "Net benefit",
+        "TP/N − FP/N × t/(1 − t) at the threshold probability t, mean over seeds: true positives, less false ones at the "
+        "price that t puts on them. A model is of use where its line is above both calling every case positive and "
+        "calling none (0). Without an interval. Counts images. Vickers and Elkin 2006.",
+    ),
+    "meta": Term(
+        "Random-effects mean",
+        "What centers like these have on average, from a meta-analysis of the left-out centers on the logit of AUC or "
+        "the logarithm of O/E. Centers may truly differ. Each center's value is the mean over seeds (for local, over "
+        "the other centers' models too). It is not the mean of centers' AUCs above. The centers' models share training "
+        "patients, which is not modelled. Viechtbauer 2005; Snell et al. 2018.",
+    ),
+    "meta_interval": Term(
+        "Interval of the random-effects mean",
+        "Hartung–Knapp–Sidik–Jonkman: heeds that the spread between few centers is itself uncertain, so with three "
+        "centers it is wide.",
+    ),
+    "prediction": Term(
+        "95 % prediction interval",
+        "Where the true value of a further center, like these, would lie. From the mean, its error and τ, with k − 2 "
+        "degrees of freedom for k centers: none with two centers, and hardly informative below five. Higgins et al. 2009.",
+    ),
+    "tau": Term(
+        "τ",
+        "Standard deviation of the true values between centers, by restricted maximum likelihood, on the scale of the "
+        "analysis: the logit of AUC, or the logarithm of O/E. 0 is no difference beyond chance.",
+    ),
+    "i2": Term(
+        "I²",
+        "Share of the spread between centers that is more than chance. 0 % with few small centers does not prove that "
+        "centers are alike.",
+    ),
+    "published": Term(
+        "Published spread",
+        "The same centers, with the spread between centers set to a published .055 on the AUC scale, "
+        "carried to the logit by τ / (AUC (1 − AUC)). Shown below ten centers, where the data say little about τ.",
+    ),
+    "oe": Term(
+        "O/E",
+        "Observed positives over expected ones (the sum of probabilities). 1 is right on average; above 1 probabilities "
+        "are too low, below 1 too high.",
+    ),
+    "subgroup": Term(
+        "Group of patients",
+        "Patients of a center with one value of a covariate; numbers are cut at the center's median. A group of fewer "
+        "patients than the center's policy lets out is joined with others. Numbers are means over seeds, intervals as "
+        "for AUC, not corrected for the number of groups.",
+    ),
+    "tripod": Term(
+        "TRIPOD+AI",
+        "What a report on a prediction model must state, by Collins et al. 2024. Items are in our words.",
+    ),
     "matrix": Term(
         "Center-to-center matrix",
         "AUC of models trained at the row, tested at the column. Off the diagonal: all patients of a center that "

@@ -13,6 +13,7 @@ from markupsafe import Markup, escape
 from common.page import render_page
 from common.page.drawing import element, marker
 from server.report.absence import absences, failures
+from server.report.across import across_rows
 from server.report.appearance import descriptor_panels, histogram_panels
 from server.report.curves import CenterCurves, center_curves
 from server.report.estimates import estimate
@@ -23,7 +24,9 @@ from server.report.numbers import count, duration
 from server.report.pictures import galleries
 from server.report.reading import IN_FEDERATION, LEAVE_ONE_OUT, Run
 from server.report.sentence import answer, lead_arm, lead_protocol, reservations
+from server.report.subgroups import subgroup_table
 from server.report.tables import contrast_rows, lead_rows, matrix_rows, measure_rows
+from server.report.tripod import checklist
 
 _PROTOCOLS = {
     LEAVE_ONE_OUT: ("unseen", "At a center it has never seen", "leave-one-center-out"),
@@ -54,6 +57,9 @@ def _context(run: Run) -> dict[str, Any]:
         "lead": lead_arm(run),
         "lead_protocol": lead_protocol(run),
         "protocols": [_protocol(run, protocol, curves[protocol]) for protocol in run.protocols],
+        "across": across_rows(run),
+        "checklist": checklist(run),
+        "subgroups": subgroup_table(run),
         "matrix": matrix if len(matrix) > 1 else [],
         "matrix_columns": run.sites(LEAVE_ONE_OUT) or run.sites(),
         "learning": learning,

@@ -21,6 +21,7 @@ __all__ = [
     "Provenance",
     "Row",
     "Run",
+    "Subgroup",
     "TrainedModel",
     "read_run",
 ]
@@ -36,6 +37,7 @@ from pydantic.dataclasses import dataclass as checked
 
 from common.errors import BadInput
 from common.files import read_json
+from server.centers import Meta, across_centers
 
 ALL = "all"
 ARMS = ("federated", "pooled", "local", "ensemble")
@@ -62,6 +64,7 @@ class Row:
     auc: float | None = None
     auc_low: float | None = None
     auc_high: float | None = None
+    auc_variance: float | None = None
     auc_patient: float | None = None
     sensitivity: float | None = None
     specificity: float | None = None
@@ -71,6 +74,9 @@ class Row:
     ece: float | None = None
     threshold: float | None = None
     why: str | None = None
+    observed: int | None = None
+    expected: float | None = None
+    log_oe_variance: float | None = None
 
 
 @checked(frozen=True, config=_GROWS)
@@ -85,6 +91,27 @@ class Contrast:
     low: float | None = None
     high: float | None = None
     p: float | None = None
+
+
+@checked(frozen=True, config=_GROWS)
+class Subgroup:
+    """One model on one group (`covariate` at `level`) of a site's tested cases."""
+
+    arm: str
+    protocol: str
+    seed: int
+    site: str
+    covariate: str
+    level: str
+    n_images: int
+    n_patients: int
+    n_positive: int
+    auc: float | None = None
+    auc_low: float | None = None
+    auc_high: float | None = None
+    sensitivity: float | None = None
+    specificity: float | None = None
+    why: str | None = None
 
 
 @checked(frozen=True, config=_GROWS)
@@ -114,6 +141,8 @@ class _Results:
     config: dict[str, Any]
     rows: tuple[Row, ...]
     contrasts: tuple[Contrast, ...] = ()
+    meta: tuple[Meta, ...] | None = None
+    subgroups: tuple[Subgroup, ...] = ()
     budget: Budget = field(default_factory=Budget)
     provenance: Provenance = field(default_factory=Provenance)
 
@@ -161,13 +190,18 @@ class Appearance:
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder in memory; events keep the order of the file, the last one of its kind wins."""
+    """A run folder in memory; events keep the order of the file, the last one of its kind wins.
+
+    `meta` is that of the file, or made from the rows where an older release wrote none.
+    """
 
     folder: Path
     config: Mapping[str, Any]
     config_text: str
     rows: tuple[Row, ...]
     contrasts: tuple[Contrast, ...]
+    meta: tuple[Meta, ...]
+    subgroups: tuple[Subgroup, ...]
     budget: Budget
     provenance: Provenance
     evaluations: tuple[Evaluation, ...]
@@ -175,6 +209,10 @@ class Run:
     models: tuple[TrainedModel, ...]
     appearances: tuple[Appearance, ...]
     missing: tuple[str, ...]
+
+    def across(self, arm: str, measure: str) -> Meta | None:
+        """What leave-one-center-out says of the arm over its centers; `measure` is `auc` or `oe`."""
+        return next((entry for entry in self.meta if (entry.arm, entry.measure) == (arm, measure)), None)
 
     def setting(self, *path: str) -> Any:
         """A value of the resolved experiment, such as `setting("task", "positive")`; None where it is not there."""
@@ -225,6 +263,8 @@ def read_run(folder: Path) -> Run:
         config_text=config_path.read_text(encoding="utf-8") if config_path.is_file() else "",
         rows=results.rows,
         contrasts=results.contrasts,
+        meta=results.meta if results.meta is not None else tuple(across_centers(results.rows)),
+        subgroups=results.subgroups,
         budget=results.budget,
         provenance=results.provenance,
         evaluations=tuple(_of_kind(Evaluation, "evaluation", events)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 __all__ = ["answer", "lead_arm", "lead_protocol", "reservations"]
 
-from server.report.estimates import Estimate, contrast, estimate, worst_first
+from server.report.estimates import Estimate, contrast, estimate, prediction, worst_first
 from server.report.numbers import decimal, interval, precision_for, span
 from server.report.reading import ALL, ARMS, IN_FEDERATION, LEAVE_ONE_OUT, Contrast, Run
 
@@ -152,6 +152,7 @@ def reservations(run: Run) -> list[str]:
         place, places = run.places(sites)
         whose = f"these {len(sites)} {places}" if len(sites) > 1 else f"this {place}"
         notes.append(f"The interval is about the patients of {whose}; another center may lie outside it.")
+        notes += [note] if (note := prediction(run.across(arm, "auc"))) else []
     seeds = len(run.seeds)
     notes.append(
         "One seed: how much the result changes when training is repeated is not known."

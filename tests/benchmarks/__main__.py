@@ -45,6 +45,8 @@ BENCHES = {
     "cache-vs-decode": Bench("tests.benchmarks.reading:cached_against_decode", least=10),
     "cache-vs-decode-augmented": Bench("tests.benchmarks.reading:augmented_against_decode", least=2.5),
     "import-gib-per-minute": Bench("tests.benchmarks.reading:import_speed", least=0),
+    "gate-seconds": Bench("tests.benchmarks.privacy:gate_seconds", most=0.2),
+    "calibrate-seconds": Bench("tests.benchmarks.privacy:calibrate_seconds", most=2),
     "help-seconds": Bench("tests.benchmarks.federation:help_seconds", most=0.5),
 }
 

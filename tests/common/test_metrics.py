@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import roc_auc_score
 
 from common.errors import RunFailed
-from common.metrics import BrierSum, Confusion, EvaluationSums, ScoreHistogram, threshold_at_sensitivity
+from common.metrics import BrierSum, Confusion, EvaluationSums, threshold_at_sensitivity
 
 Rows = list[tuple[bool, float]]
 rows = st.lists(st.tuples(st.booleans(), st.floats(0, 1)), min_size=1, max_size=50)
@@ -30,7 +29,7 @@ def test_adding_is_concatenating(first: Rows, second: Rows) -> None:
     whole = _sums(first + second, "all", threshold=0.5, loss_sum=3.0)
     assert total.sites == ("a", "b")
     assert (total.n_images, total.n_patients, total.loss) == (whole.n_images, whole.n_patients, whole.loss)
-    assert (total.confusion, total.histogram) == (whole.confusion, whole.histogram)
+    assert total.confusion == whole.confusion
     assert total.brier.value == pytest.approx(whole.brier.value)
     assert total.calibration.ece == pytest.approx(whole.calibration.ece)
 
@@ -41,33 +40,15 @@ def test_json_is_faithful(cases: Rows) -> None:
     assert EvaluationSums.from_json(json.loads(json.dumps(sums.to_json()))) == sums
 
 
-@given(rows)
-def test_histogram_auc_is_within_its_bound(cases: Rows) -> None:
-    labels, p = zip(*cases, strict=True)
-    for bins in (16, 1024):
-        histogram = ScoreHistogram.of(labels, p, bins=bins)
-        if all(labels) or not any(labels):
-            assert histogram.auc is None
-            assert histogram.auc_error_bound is None
-        else:
-            assert histogram.auc is not None
-            assert histogram.auc_error_bound is not None
-            assert abs(histogram.auc - roc_auc_score(labels, p)) <= histogram.auc_error_bound + 1e-12
-
-
 @given(rows, st.sampled_from([0.5, 0.9, 1.0]))
 def test_thresholds_reach_the_sensitivity(cases: Rows, wanted: float) -> None:
     labels, p = map(np.array, zip(*cases, strict=True))
-    exact, binned = threshold_at_sensitivity(labels, p, wanted), ScoreHistogram.of(labels, p).threshold_at(wanted)
+    exact = threshold_at_sensitivity(labels, p, wanted)
     if not labels.any():
         assert exact is None
-        assert binned is None
         return
     assert exact is not None
-    assert binned is not None
-    assert binned <= exact
-    for threshold in (exact, binned):
-        assert (p[labels] >= threshold).mean() >= wanted
+    assert (p[labels] >= exact).mean() >= wanted
     above = p[labels & (p > exact)]
     assert len(above) / labels.sum() < wanted, "a larger threshold would do"
 
@@ -94,11 +75,9 @@ def test_nothing_is_none() -> None:
     nothing = EvaluationSums.zero()
     assert nothing.loss is None
     assert nothing.brier.value is None
-    assert nothing.histogram.auc is None
     assert Confusion.zero().sensitivity is None
     assert BrierSum.zero().value is None
     assert nothing.calibration.ece is None
-    assert ScoreHistogram.zero().threshold_at() is None
 
 
 def test_loss_unmeasured_anywhere_is_none() -> None:
@@ -111,7 +90,6 @@ def test_loss_unmeasured_anywhere_is_none() -> None:
     [
         ({"site": "a"}, "site a is in both"),
         ({"site": "b", "threshold": 0.4}, "thresholds 0.5 and 0.4"),
-        ({"site": "b", "threshold": 0.5, "bins": 64}, "histogram bins"),
     ],
 )
 def test_clashes_raise(other: dict[str, float], message: str) -> None:
@@ -120,8 +98,22 @@ def test_clashes_raise(other: dict[str, float], message: str) -> None:
         first + EvaluationSums.of([1], [0.2], ["q"], **other)  # type: ignore[arg-type]
 
 
+def test_a_class_of_too_few_patients_is_named_and_not_counted() -> None:
+    labels, p, patients = [1, 1, 0, 0, 0, 0, 0], [0.9, 0.8, 0.1, 0.2, 0.3, 0.4, 0.6], list("aabcdef")
+    small = EvaluationSums.of(labels, p, patients, site="ash", threshold=0.5, smallest=5)
+    assert (small.confusion, small.calibration.ece, small.suppressed) == (None, None, ("ash",))
+    assert (small.n_images, small.n_patients, small.brier.count) == (7, 6, 7)
+    whole = EvaluationSums.of(labels, p, patients, site="birch", threshold=0.5, smallest=1)
+    assert whole.suppressed == ()
+    total = small + whole
+    assert (total.confusion, total.calibration, total.suppressed) == (whole.confusion, whole.calibration, ("ash",))
+    none = EvaluationSums.of([0] * 5, p[:5], list("abcde"), site="cedar", threshold=0.5, smallest=5)
+    assert none.suppressed == (), "a class without cases hides nobody"
+    assert none.confusion == Confusion(0, 2, 3, 0)
+
+
 def test_strange_sums_are_refused() -> None:
     data = EvaluationSums.of([1], [0.2], ["p"], site="a").to_json()
-    for broken in ({}, data | {"extra": 1}, data | {"brier": {"squares": 1}}, data | {"histogram": None}):
+    for broken in ({}, data | {"extra": 1}, data | {"brier": {"squares": 1}}, data | {"calibration": None}):
         with pytest.raises(RunFailed, match="same release"):
             EvaluationSums.from_json(broken)

@@ -33,6 +33,8 @@ def test_the_contracts_hold() -> None:
         ("common.errors", ("torch", "numpy", "flwr", "pydantic")),
         ("common.files", ("torch", "numpy", "flwr", "pydantic")),
         ("common.config", ("torch", "flwr")),
+        ("common.privacy", ("torch", "flwr", "scipy", "dp_accounting")),
+        ("client.spending", ("torch", "flwr", "scipy", "dp_accounting")),
     ],
 )
 def test_what_a_module_must_not_bring_in(module: str, never: tuple[str, ...]) -> None:

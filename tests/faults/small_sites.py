@@ -25,6 +25,8 @@ nominal_patients = 12
 name = "lump"
 classes = ["benign", "malignant"]
 positive = "malignant"
+[policy]
+smallest_group = 1
 """
 _COLUMNS = ("image", "mask", "box", "patient", "label", "split", "device", "image_sha256", "mask_sha256")
 _SIDES = ("train", "train", "train", "train", "val", "val", "test", "test")

@@ -11,7 +11,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -117,6 +117,27 @@ def test_a_deployment_gives_the_weights_of_the_in_process_grid(clients: Deployme
     assert fingerprint(load(far / MODEL)) != fingerprint(initial_weights(about))
     rows = [read_json(folder / "results.json")["rows"] for folder in (near, far)]
     assert rows[0] == rows[1]
+
+
+@pytest.mark.prove
+def test_secure_sums_over_signed_keys_give_the_results_of_the_in_process_grid(clients: Deployment) -> None:
+    """Each site has the others' public keys, so the server can put none of its own in their place."""
+    near, far = clients.base / "near-secure", clients.base / "far-secure"
+    about = experiment(NAMES, rounds=1)
+    about = replace(about, evaluation=replace(about.evaluation, secure=True))
+    for folder in (near, far):
+        prepare_run(folder, about, initial_weights(about))
+    run_in_process(near, [clients.base / "sites" / name for name in NAMES])
+    for name in NAMES:
+        peers = clients.base / "sites" / name / "peers"
+        peers.mkdir()
+        for other in set(NAMES) - {name}:
+            (peers / f"{other}.pub").write_bytes((clients.state / "sites" / f"{other}.pub").read_bytes())
+    assert submit(far, state=clients.state, timeout=400) == 0
+    rows = [read_json(folder / "results.json")["rows"] for folder in (near, far)]
+    assert rows[0] == rows[1]
+    assert [row["site"] for row in rows[0]] == [*NAMES, "all"]
+    assert not [event for event in read_records(far / "records.jsonl") if event["event"] == "failure"]
 
 
 def test_no_path_of_the_server_reaches_a_site(clients: Deployment) -> None:

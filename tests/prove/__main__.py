@@ -13,7 +13,7 @@ from typing import Any
 
 from common.errors import suggest
 from common.files import read_json, write_json
-from tests.prove import engines, full_size, hostile, identity, phantoms, runs, tables
+from tests.prove import engines, evidence, full_size, hostile, identity, phantoms, privacy, runs, shift, sums, tables
 from tests.prove.finding import ROOT, Finding, Proof
 
 PROOFS: Mapping[str, Proof] = {
@@ -24,6 +24,9 @@ PROOFS: Mapping[str, Proof] = {
     "auc-recomputed": runs.auc_recomputed,
     "engines-agree": engines.engines_agree,
     "ray-agrees": engines.ray_agrees,
+    "privacy-account": privacy.account_agrees,
+    "privacy-ledger-killed": privacy.ledger_killed,
+    "privacy-clipped-sum": privacy.clipped_sum,
     "phantom-shift": phantoms.shift_dial,
     "full-lymphus": full_size.lymphus,
     "full-behsof": full_size.behsof,
@@ -31,6 +34,17 @@ PROOFS: Mapping[str, Proof] = {
     "full-deeplesion": full_size.deeplesion,
     "csv-million-rows": tables.csv_million_rows,
     "mutated-imports": hostile.mutated_imports,
+    "shift-null": shift.shift_null,
+    "shift-power": shift.shift_power,
+    "shift-cause": shift.shift_cause,
+    "bootstrap-agrees": shift.bootstrap_agrees,
+    "repair": shift.repair,
+    "sums-deployed": sums.sums_deployed,
+    "sums-exact": sums.sums_exact,
+    "sums-uniform": sums.sums_uniform,
+    "federated-auc": evidence.federated_auc,
+    "interval-coverage": evidence.interval_coverage,
+    "paired-test": evidence.paired_test,
 }
 
 

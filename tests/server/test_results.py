@@ -32,7 +32,7 @@ def write(folder: Path, rows: list[Row]) -> Path:
 
 def test_rows_have_the_contracts_keys_and_absence_is_null(tmp_path: Path) -> None:
     document = read_json(write(tmp_path, [row("federated", "ash", None)]))
-    assert document.keys() == {"config", "budget", "provenance", "rows", "contrasts"}
+    assert document.keys() == {"config", "budget", "provenance", "rows", "contrasts", "meta", "subgroups"}
     assert document["rows"][0].keys() >= CONTRACT
     assert document["rows"][0]["auc"] is None
 
@@ -65,7 +65,7 @@ def test_a_folder_without_results(tmp_path: Path) -> None:
 
 def test_a_comparisons_document_is_complete(compared: Compared) -> None:
     document = compared.results
-    assert document.keys() == {"config", "budget", "provenance", "rows", "contrasts"}
+    assert document.keys() == {"config", "budget", "provenance", "rows", "contrasts", "meta", "subgroups", "shift"}
     assert document["provenance"].keys() == {*("commit", "dirty", "versions", "processor", "device", "threads", "data")}
     assert set(document["provenance"]["data"]) == {"ash", "birch", "cedar", "yew"}
     assert all(entry.keys() >= CONTRACT for entry in document["rows"])

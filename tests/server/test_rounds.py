@@ -12,7 +12,6 @@ import pytest
 
 from common.config import Experiment, parse
 from common.errors import BadInput, RunFailed
-from common.metrics import EvaluationSums
 from common.orders import EvaluateOrder, EvaluateReport, PartReport, SiteCard, TrainOrder, TrainReport
 from common.tasks import Task
 from common.update import Weights
@@ -72,7 +71,7 @@ class Plain:
         return Evaluated({site: self._report(site, orders[site], value) for site, value in held_out.items()}, {})
 
     def _report(self, site: str, order: EvaluateOrder, loss: float) -> EvaluateReport:
-        part = PartReport(4, 4, 0.5, None, None, None, None, loss, None, None, "test", EvaluationSums.zero().to_json())
+        part = PartReport(4, 4, 0.5, None, None, None, None, loss, None, None, "test")
         return EvaluateReport(site, 0.0, {next(iter(order.parts)): part})
 
 

@@ -71,6 +71,33 @@ def test_the_mean_over_centers_is_the_mean_of_their_aucs(compared: Compared) -> 
             assert whole["predictions"] is None
 
 
+def test_the_federated_numbers_stand_beside_the_exact_ones(compared: Compared) -> None:
+    """Of every arm in-federation, over all sites: from the same messages as in a deployment."""
+    rows = compared.results["rows"]
+    found = [row for row in rows if (row["site"], row["protocol"]) == ("all", "in-federation")]
+    assert {row["arm"] for row in found} == set(ARMS)
+    for row in found:
+        assert row["auc_federated"] is not None
+        assert abs(row["auc_federated"] - row["auc"]) <= row["auc_federated_bound"] + 1e-12
+        assert row["auc_federated_low"] <= row["auc_federated"] <= row["auc_federated_high"]
+        same = {"arm": row["arm"], "seed": row["seed"], "trained_on": row["trained_on"], "protocol": "in-federation"}
+        own = [one["auc"] for one in rows if same.items() <= one.items() and one["site"] in TRAINERS]
+        assert row["auc_mean_of_sites"] == pytest.approx(np.mean(own))
+        assert row["suppressed"] == []
+    assert all(row["auc_federated"] is None for row in rows if row not in found)
+
+
+def test_the_paired_test_from_sums_stands_beside_the_bootstrap(compared: Compared) -> None:
+    for contrast in compared.results["contrasts"]:
+        told = (contrast["site"], contrast["protocol"]) == ("all", "in-federation")
+        assert (contrast["delta_federated"] is not None) == told
+        if told:
+            tolerance = 1e-9 if contrast["b"] == "local" else 0.1
+            assert contrast["delta_federated"] == pytest.approx(contrast["delta_auc"], abs=tolerance)
+            assert contrast["low_federated"] <= contrast["delta_federated"] <= contrast["high_federated"]
+            assert 0 <= contrast["p_federated"] <= 1
+
+
 def test_every_final_model_costs_the_same_sample_gradients(compared: Compared) -> None:
     events = read_records(compared.run / "records.jsonl")
     spent: dict[str, int] = {}

@@ -1,0 +1,55 @@
+"""Coins and noise that nobody outside can guess: a ChaCha20 stream whose key comes from the operating system.
+
+Never from the experiment's seed: a server that knows who was sampled undoes the amplification by sampling, and one that
+knows the noise subtracts it.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Entropy"]
+
+import os
+
+import numpy as np
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
+from numpy.typing import NDArray
+
+_PIECE = 1 << 18
+"""Normal values drawn at a time, so that what they are made of stays in the processor's cache."""
+
+
+class Entropy:
+    """A stream of draws (RFC 8439's cipher on zeros), each byte used once.
+
+    `insecure_demo` is a seed for demonstrations that must repeat; nothing drawn from it protects anyone.
+    """
+
+    def __init__(self, *, insecure_demo: int | None = None) -> None:
+        self.secure = insecure_demo is None
+        key = os.urandom(32) if insecure_demo is None else insecure_demo.to_bytes(32, "little")
+        self._stream = Cipher(ChaCha20(key, bytes(16)), mode=None).encryptor()
+
+    def words(self, count: int) -> NDArray[np.uint64]:
+        """`count` uniform 64-bit numbers."""
+        return np.frombuffer(self._stream.update(bytes(8 * count)), dtype=np.uint64)
+
+    def uniform(self, count: int) -> NDArray[np.float64]:
+        """`count` values in (0, 1), multiples of 2⁻⁵³ and a half."""
+        return ((self.words(count) >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+
+    def normal(self, count: int) -> NDArray[np.float32]:
+        """`count` values of N(0, 1) by Box and Muller's transform; the radius in float64, so tails reach 8.6 σ."""
+        values = np.empty(count + count % 2, dtype=np.float32)
+        for at in range(0, len(values), _PIECE):
+            piece = values[at : at + _PIECE]
+            self._fill(piece)
+        return values[:count]
+
+    def _fill(self, piece: NDArray[np.float32]) -> None:
+        half = len(piece) // 2
+        radius = np.sqrt(-2 * np.log(self.uniform(half))).astype(np.float32)
+        turn = np.frombuffer(self._stream.update(bytes(4 * half)), dtype=np.int32).astype(np.float32)
+        turn *= np.float32(np.pi * 2.0**-31)
+        np.multiply(radius, np.cos(turn), out=piece[:half])
+        np.multiply(radius, np.sin(turn), out=piece[half:])

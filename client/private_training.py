@@ -1,0 +1,162 @@
+"""Local training that no single patient shows through: Poisson sampling, clipping by patient, noise (Abadi et al. 2016).
+
+The same shape as `client.training.train`, for the caller to choose between once. Every constant is the mechanism's, which
+follows from the site's nominal number of patients; the true number enters nowhere, and neither does the mean loss, which
+would tell of it.
+"""
+
+from __future__ import annotations
+
+__all__ = ["PrivateData", "Sample", "private_steps", "sample"]
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from client.entropy import Entropy
+from client.precision import place
+from client.private_gradients import ClippedSum, Lesson, Unit, Way, by_patient, by_sample, noisy_mean
+from client.schedule import make_optimizer, rate_at, set_rate
+from client.training import Trained, add_pull
+from common.config import Training
+from common.errors import BadInput
+from common.model import AttentionNet
+from common.privacy import Mechanism
+
+Sample = list[Unit]
+
+
+@dataclass(frozen=True)
+class PrivateData:
+    """Gray crops (N, S, S) uint8 with labels (N,) int64 and whose they are: patients (N,), any codes."""
+
+    crops: np.ndarray
+    labels: np.ndarray
+    patients: np.ndarray
+
+    def by_patient(self) -> list[np.ndarray]:
+        """Each patient's rows, in the order of first appearance."""
+        _, first, codes = np.unique(self.patients, return_index=True, return_inverse=True)
+        order = np.argsort(codes, kind="stable")
+        parts = np.split(order, np.cumsum(np.bincount(codes))[:-1]) if len(codes) else []
+        return [parts[code] for code in np.argsort(first)]
+
+
+def private_steps(
+    model: AttentionNet,
+    data: PrivateData,
+    plan: Training,
+    mechanism: Mechanism,
+    *,
+    steps: int,
+    progress: tuple[float, float],
+    entropy: Entropy,
+    optimizer: torch.optim.Optimizer | None = None,
+    proximal: float = 0.0,
+    on_step: Callable[[int], None] | None = None,
+    way: Way | None = None,
+) -> Trained:
+    """Make `steps` private optimizer steps on the model, in place; `train` explains what is not said here.
+
+    Each step takes a Poisson sample of patients; an empty one still makes a step, of noise alone. `way` is chosen by the
+    device where it is None. Memory holds at most `plan.batch_size` images at a time, or one patient's. The loss is not
+    told, and `samples` is what the plan expects, not what was drawn. BadInput where the model or the plan looks at more
+    than one patient at a time.
+    """
+    require_apart(model, plan)
+    where = place(model, side=data.crops.shape[-1], precision=plan.precision, layout=plan.layout)
+    way = way or ("by-sample" if where.device.type == "cuda" else "by-patient")
+    people = data.by_patient()
+    with _training_only(model, mechanism.trains):
+        lesson = Lesson(model, data.crops, data.labels, where, plan.augmentation, plan.label_smoothing)
+        optimizer = optimizer or make_optimizer(model, plan)
+        anchor = [parameter.detach().clone() for parameter in lesson.trained] if proximal else []
+        model.train()
+        for step in range(steps):
+            set_rate(optimizer, rate_at(plan, progress[0] + (progress[1] - progress[0]) * (step + 0.5) / steps))
+            clipped = _clipped(lesson, sample(people, mechanism, entropy), mechanism, way, images=plan.batch_size)
+            _set_gradients(lesson, clipped, mechanism, entropy)
+            if proximal:
+                add_pull(lesson.trained, anchor, mu=proximal)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            if on_step is not None:
+                on_step(step + 1)
+    images = mechanism.images_per_patient if mechanism.unit == "patient" else 1
+    return Trained(loss=None, samples=round(steps * mechanism.divisor * images), steps=steps, optimizer=optimizer)
+
+
+def require_apart(model: nn.Module, plan: Training) -> None:
+    """Raise BadInput where training would let one patient's images act on another's gradient, or tell their number."""
+    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
+        raise BadInput("privacy cannot be had with model.norm = 'batch', which mixes patients; set it to 'group'")
+    if plan.class_weights:
+        raise BadInput("training.class_weights tells how many cases of each class a site has; set it to false")
+    if plan.full_batch:
+        raise BadInput("privacy comes from sampling patients; leave training.full_batch out")
+    if any(getattr(module, "p", 0) for module in model.modules() if type(module).__name__ == "Dropout"):
+        raise BadInput("model.dropout draws for a whole batch at once; set it to 0 where privacy is asked for")
+
+
+def sample(people: list[np.ndarray], mechanism: Mechanism, entropy: Entropy) -> Sample:
+    """Who is in a step: each unit by a coin of its own, with images drawn afresh and a seed for their random changes."""
+    k, people_count = mechanism.images_per_patient, len(people)
+    seeds = (entropy.words(people_count) >> np.uint64(1)).astype(np.int64)
+    drawn = [_some(rows, k, int(seed)) for rows, seed in zip(people, seeds, strict=True)]
+    if mechanism.unit == "patient":
+        taken = entropy.uniform(people_count) < mechanism.sampling_rate
+        return [Unit(rows, int(seed)) for rows, seed, take in zip(drawn, seeds, taken, strict=True) if take]
+    taken = entropy.uniform(people_count * k).reshape(people_count, k) < mechanism.sampling_rate
+    return [
+        Unit(rows[[i]], (int(seed) + i) % 2**63)
+        for rows, seed, takes in zip(drawn, seeds, taken, strict=True)
+        for i in range(len(rows))
+        if takes[i]
+    ]
+
+
+def _some(rows: np.ndarray, most: int, seed: int) -> np.ndarray:
+    if len(rows) <= most:
+        return rows
+    return np.sort(np.random.default_rng(seed).choice(rows, size=most, replace=False))
+
+
+def _clipped(lesson: Lesson, units: Sample, mechanism: Mechanism, way: Way, *, images: int) -> ClippedSum:
+    match way:
+        case "by-patient":
+            return by_patient(lesson, units, clip=mechanism.clip)
+        case "by-sample":
+            return by_sample(lesson, units, clip=mechanism.clip, images=images)
+
+
+def _set_gradients(lesson: Lesson, clipped: ClippedSum, mechanism: Mechanism, entropy: Entropy) -> None:
+    gradients = noisy_mean(
+        clipped, noise_multiplier=mechanism.noise_multiplier, divisor=mechanism.divisor, entropy=entropy
+    )
+    for parameter, gradient in zip(lesson.trained, gradients, strict=True):
+        parameter.grad = gradient
+
+
+@contextmanager
+def _training_only(model: nn.Module, trains: str) -> Iterator[None]:
+    """Let only the parameters that `trains` names learn, for this block: the model may serve others after it."""
+    before = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    last = max((name.split(".")[1] for name in before if name.startswith(("trunk.layer", "trunk.conv"))), default="")
+    prefixes: tuple[str, ...] = {
+        "all": ("",),
+        "last-stage": (f"trunk.{last}.", f"trunk.bn{last[-1:]}.", "attention.", "heads.", "gradients."),
+        "head": ("heads.", "gradients."),
+    }[trains]
+    if last.startswith("layer"):
+        prefixes = tuple(prefix for prefix in prefixes if not prefix.startswith("trunk.bn"))
+    try:
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(before[name] and name.startswith(prefixes))
+        yield
+    finally:
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(before[name])

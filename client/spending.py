@@ -1,0 +1,71 @@
+"""The ledger for a person: a table, a curve, and what is left."""
+
+from __future__ import annotations
+
+__all__ = ["account_of", "as_table", "as_text"]
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from client.ledger import Account, Entry, read_entries
+from client.manifest import Manifest
+from common.privacy import delta_of
+
+_BARS = " ▁▂▃▄▅▆▇█"
+_WIDTH, _HEIGHT = 60, 8
+
+
+def account_of(folder: Path, manifest: Manifest) -> Account:
+    """The ledger of a site: its cap is the site's policy, its δ follows from the site's nominal number of patients."""
+    delta = delta_of(manifest.nominal_patients)
+    return Account(folder, manifest.id, manifest.policy.epsilon_cap, delta)
+
+
+def as_table(account: Account) -> dict[str, Any]:
+    """What `client ledger --json` prints."""
+    entries = read_entries(account)
+    return {
+        "site": account.site,
+        "epsilon": _spent(entries),
+        "cap": account.cap,
+        "delta": account.delta,
+        "entries": [asdict(entry) for entry in entries],
+    }
+
+
+def as_text(account: Account) -> str:
+    """The table, the curve and the sum, as text."""
+    entries = read_entries(account)
+    total = (
+        f"site {account.site}: ε = {_spent(entries):.2f} of {account.cap:.2f} spent on each patient, δ = "
+        f"{account.delta:.2g}, {len(entries)} results released. A patient of two hospitals pays in both."
+    )
+    if not entries:
+        return total
+    head = f"{'':>5}  {'when':20} {'run':24} {'round':>5} {'noise σ':>8} {'rate':>6} {'steps':>5} {'ε so far':>8}"
+    return "\n".join([head, *(_row(entry) for entry in entries), "", *_curve(entries, account.cap), "", total])
+
+
+def _spent(entries: tuple[Entry, ...]) -> float:
+    return entries[-1].epsilon if entries else 0.0
+
+
+def _row(entry: Entry) -> str:
+    plan, when = entry.plan, entry.when.removesuffix("+00:00").replace("T", " ")
+    return (
+        f"{entry.number:5}  {when:20} {entry.request.run:24} {entry.request.round:5} {plan.noise_multiplier:8.3f} "
+        f"{plan.sampling_rate:6.3f} {plan.steps:5} {entry.epsilon:8.3f}"
+    )
+
+
+def _curve(entries: tuple[Entry, ...], cap: float) -> list[str]:
+    """ε over releases, (at most) 60 columns wide and 8 lines high; the top is the cap."""
+    columns = min(_WIDTH, len(entries))
+    shown = [entries[(i + 1) * len(entries) // columns - 1].epsilon for i in range(columns)]
+    lines = []
+    for level in reversed(range(_HEIGHT)):
+        fill = (min(max(value / cap * _HEIGHT - level, 0), 1) for value in shown)
+        label = f"{cap * (level + 1) / _HEIGHT:7.2f} ┤" if level % 2 else "        │"
+        lines.append(label + "".join(_BARS[round(share * 8)] for share in fill))
+    return lines

@@ -1,0 +1,84 @@
+"""Bins of a score that sites agree on: a fixed grid in logit for the first pass, quantiles of it for the second.
+
+Bins are given by their inner edges, rising probabilities; a bin holds its lower edge. Edges travel as float64 and scores
+are compared with them, never recomputed, so that every site means the same bin.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "FIXED",
+    "PLAIN_BINS",
+    "SECURE_BINS",
+    "bin_of",
+    "equal_edges",
+    "logit_edges",
+    "quantile_edges",
+    "share_of_bin",
+]
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit, logit
+
+from common.calibration import LOGIT_LIMIT
+
+Floats = NDArray[np.float64]
+
+PLAIN_BINS, SECURE_BINS = 64, 1024
+"""Bins of the second pass: where the server sees each site's counts, and where it sees only totals."""
+
+_BELOW, _ABOVE = 745.0, 37.0
+"""Float64 knows no probability but 0 below expit(−745), and none but 1 above expit(37)."""
+_LOGITS: Floats = np.concatenate(
+    [
+        -np.geomspace(_BELOW, LOGIT_LIMIT, 65),
+        np.linspace(-LOGIT_LIMIT, LOGIT_LIMIT, 897)[1:-1],
+        np.linspace(LOGIT_LIMIT, _ABOVE, 65),
+    ]
+)
+
+FIXED: Floats = expit(_LOGITS[1:-1])
+"""The first pass's inner edges, (1023,): 896 bins of .027 in logit within ±`LOGIT_LIMIT`, 64 wider ones on either side,
+as far as float64 reaches."""
+FIXED.setflags(write=False)
+
+
+def bin_of(p: ArrayLike, edges: ArrayLike) -> NDArray[np.int64]:
+    """The bin of each probability, (N,), 0 to len(edges)."""
+    return np.searchsorted(np.asarray(edges), np.asarray(p, dtype=np.float64), side="right")
+
+
+def equal_edges(bins: int) -> Floats:
+    """Inner edges of bins of equal width in logit within ±`LOGIT_LIMIT`, (bins − 1,); the outer bins hold the rest."""
+    return np.asarray(expit(np.linspace(-LOGIT_LIMIT, LOGIT_LIMIT, bins + 1)[1:-1]), dtype=np.float64)
+
+
+def quantile_edges(cases: ArrayLike, bins: int) -> Floats:
+    """Inner edges of at most `bins` bins that hold about equally many cases, from counts over the fixed grid (1024,).
+
+    Within a bin of the grid cases are taken as evenly spread in logit. Without cases, bins of equal width in logit.
+    """
+    reached = np.concatenate([[0.0], np.cumsum(np.asarray(cases, dtype=np.float64))])
+    if reached[-1] <= 0:
+        return equal_edges(bins)
+    rising = np.append(np.diff(reached) > 0, True) | np.append(False, np.diff(reached) > 0)
+    wanted = np.arange(1, bins) / bins * reached[-1]
+    return np.unique(expit(np.interp(wanted, reached[rising], _LOGITS[rising])))
+
+
+def logit_edges(edges: ArrayLike) -> Floats:
+    """All edges as logits, (bins + 1,), the outermost as far as float64 reaches."""
+    inner = logit(np.clip(np.asarray(edges, dtype=np.float64), 5e-324, 1 - 2**-53))
+    return np.concatenate([[-_BELOW], inner, [_ABOVE]])
+
+
+def share_of_bin(p: ArrayLike, edges: ArrayLike) -> Floats:
+    """How far up its bin each probability lies, (N,) in [0, 1], by logit; one half in the two outer bins, which are open."""
+    score = np.asarray(p, dtype=np.float64)
+    whole, index = logit_edges(edges), bin_of(score, edges)
+    low, high = whole[index], whole[index + 1]
+    x = logit(np.clip(score, 5e-324, 1 - 2**-53))
+    inside = (index > 0) & (index < len(whole) - 2) & (high > low)
+    share = np.divide(x - low, high - low, out=np.full(len(score), 0.5), where=inside)
+    return np.asarray(np.clip(share, 0.0, 1.0), dtype=np.float64)

@@ -1,0 +1,51 @@
+"""What a site counts about one part of its cases at one stage of an evaluation, before it is told or masked."""
+
+from __future__ import annotations
+
+__all__ = ["StageSums", "no_case"]
+
+from dataclasses import dataclass
+
+from common.bins import FIXED
+from common.errors import BadInput
+from common.histogram import ScoreHistogram
+from common.influence import InfluenceSums
+from common.logistic import LogisticSums
+from common.metrics import EvaluationSums
+from common.orders import EvaluateOrder
+
+
+@dataclass(frozen=True)
+class StageSums:
+    """Sums of the stages: `first-pass` has histograms, `counts` sums and histograms, `placements` influence and logistic.
+
+    `histograms` and `influence` have one entry for each of the task's questions; an influence is None where the order
+    gave no placing.
+    """
+
+    sums: EvaluationSums | None = None
+    histograms: tuple[ScoreHistogram, ...] = ()
+    influence: tuple[InfluenceSums | None, ...] = ()
+    logistic: LogisticSums | None = None
+
+
+def no_case(order: EvaluateOrder) -> StageSums:
+    """The sums of a site without a case, to an order of some stage; BadInput where the stage sums nothing."""
+    match order.stage:
+        case "first-pass":
+            return StageSums(histograms=tuple(_empty(FIXED.tolist()) for _ in order.task.questions))
+        case "counts":
+            sums = EvaluationSums.of([], [], [], site="", threshold=order.threshold, loss_sum=0.0)
+            return StageSums(sums, tuple(_empty(edges) for edges in order.edges))
+        case "placements":
+            starts = [how.start for how in order.placing if how is not None and how.start is not None]
+            return StageSums(
+                influence=tuple(None if how is None else InfluenceSums.zero(how.center) for how in order.placing),
+                logistic=LogisticSums.of([], [], start=starts[-1]) if starts else None,
+            )
+        case "progress":
+            raise BadInput("an evaluation for progress sums nothing under masks; ask for another stage")
+
+
+def _empty(edges: list[float] | tuple[float, ...]) -> ScoreHistogram:
+    return ScoreHistogram.of([], [], [], edges=edges)

@@ -1,0 +1,246 @@
+"""Cross-center evaluation from what sites send: bins that they agree on, the pooled numbers, who could not be in them.
+
+Under `questions` stands one entry for the positive class against the rest, or, with more than two classes, for each. A
+site whose policy keeps one of its classes back cannot be pooled: it is left out and named. Shapes: Q questions.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "Federated",
+    "FirstPass",
+    "Question",
+    "Together",
+    "agree",
+    "columns",
+    "federated",
+    "own_auc",
+    "parts_of",
+    "pool",
+    "question_of",
+]
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from common.auc import ClusteredAuc
+from common.bins import FIXED, PLAIN_BINS, equal_edges, quantile_edges
+from common.calibration import Estimate
+from common.errors import RunFailed
+from common.histogram import ScoreHistogram
+from common.influence import InfluenceSums, OtherCases, Others
+from common.logistic import LogisticSums, Start, start_from
+from common.metrics import EvaluationSums
+from common.orders import PartReport, Placing
+from common.pooled import NetBenefit, Pool
+from common.tasks import Task
+from server.rounds import Evaluated
+from server.statistics import mean_over_centers
+
+DECISIONS = np.arange(1, 20) / 20
+"""Thresholds of the decision curve."""
+
+
+@dataclass(frozen=True)
+class Together:
+    """All training sites' test cases: what adds, what follows from placements, the sites' `own` AUCs, and who failed."""
+
+    sums: EvaluationSums
+    found: Federated
+    own: tuple[ClusteredAuc, ...]
+    failures: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class FirstPass:
+    """What the first pass settles: the locked threshold (None without positives), and each question's edges."""
+
+    threshold: float | None
+    edges: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
+class Question:
+    """One class against the rest: the histograms of `sites` (in this order) put together; `left_out` were suppressed."""
+
+    sites: tuple[str, ...]
+    left_out: tuple[str, ...]
+    pool: Pool
+    start: Start | None = None
+
+    def placing(self, site: str) -> Placing | None:
+        """What the site needs for its placements; None where it is not in this question, or there is no pair."""
+        center = self.pool.auc
+        if site not in self.sites or center is None:
+            return None
+        return Placing(center, self.pool.others(self.sites.index(site)), self.start)
+
+    def placing_among_all(self) -> Placing | None:
+        """The same for any site, where the pool is of totals over all of them; None without a pair."""
+        center = self.pool.auc
+        if center is None:
+            return None
+        classes = (self.pool.positives, self.pool.negatives)
+        everybody = (OtherCases(tuple(counts.sum(axis=0).tolist())) for counts in classes)
+        return Placing(center, Others(tuple(self.pool.edges.tolist()), *everybody), self.start, whole=True)
+
+
+@dataclass(frozen=True)
+class Federated:
+    """All sites' cases, from sums. A number that does not exist is None, and `why` says why.
+
+    `auc` is off the exact one by `bound` at most; with more than two classes it is the mean over questions, without an
+    interval. `left_out`: sites whose policy kept them out. `why` is `unplaced` where a total of counts was told, and then
+    no total of placements.
+    """
+
+    auc: float | None
+    bound: float | None
+    low: float | None = None
+    high: float | None = None
+    variance: float | None = None
+    calibration_slope: Estimate = field(default_factory=lambda: Estimate(None))
+    calibration_intercept: Estimate = field(default_factory=lambda: Estimate(None))
+    net_benefit: tuple[NetBenefit, ...] = ()
+    left_out: tuple[str, ...] = ()
+    why: str | None = None
+    by_question: tuple[Federated, ...] = ()
+
+
+def parts_of(evaluated: Evaluated, part: str) -> dict[str, PartReport]:
+    """The reports on one part, by site, sorted; a site without cases there is absent."""
+    return {site: report.parts[part] for site, report in sorted(evaluated.reports.items()) if part in report.parts}
+
+
+def own_auc(part: PartReport) -> ClusteredAuc:
+    """The site's own AUC, as it told it."""
+    why = part.why if part.auc_low is None else None
+    return ClusteredAuc(part.auc, part.auc_variance, part.auc_low, part.auc_high, why)
+
+
+def agree(
+    histograms: Mapping[str, Sequence[ScoreHistogram]],
+    *,
+    questions: Sequence[int],
+    positive_index: int,
+    sensitivity: float,
+    bins: int = PLAIN_BINS,
+) -> FirstPass:
+    """From the first pass's histograms by site and question: threshold and edges; equal widths where it saw no case.
+
+    The threshold finds `sensitivity` of the positives, to one cell below.
+    """
+    threshold, edges = None, []
+    for number, k in enumerate(questions):
+        found = question_of({site: told[number] for site, told in histograms.items()}, FIXED)
+        if k == positive_index:
+            threshold = found.pool.threshold_at(sensitivity)
+        cases = sum((found.pool.positives.sum(axis=0), found.pool.negatives.sum(axis=0)), np.zeros(len(FIXED) + 1))
+        inner = quantile_edges(cases, bins) if found.sites else equal_edges(bins)
+        edges.append(tuple(inner.tolist()))
+    return FirstPass(threshold, tuple(edges))
+
+
+def question_of(histograms: Mapping[str, ScoreHistogram], edges: Sequence[float] | np.ndarray) -> Question:
+    """One question's histograms by site; RunFailed where a site counted other bins."""
+    inner = np.asarray(edges, dtype=np.float64)
+    if odd := [site for site, told in sorted(histograms.items()) if told.bins != len(inner) + 1]:
+        raise RunFailed(f"site {odd[0]} counted other bins than it was asked for; do all sites run the same release?")
+    there = {s: h for s, h in sorted(histograms.items()) if h.positives is not None and h.negatives is not None}
+    left_out = tuple(sorted(histograms.keys() - there.keys()))
+    return Question(tuple(there), left_out, Pool(tuple(there.values()), inner))
+
+
+def pool(
+    histograms: Mapping[str, Sequence[ScoreHistogram]],
+    edges: Sequence[Sequence[float]],
+    *,
+    questions: Sequence[int],
+    positive_index: int,
+) -> tuple[Question, ...]:
+    """The second pass's histograms by site and question, put together; (Q,)."""
+    found = []
+    for number, (k, inner) in enumerate(zip(questions, edges, strict=True)):
+        question = question_of({site: told[number] for site, told in histograms.items()}, inner)
+        if k == positive_index and question.sites:
+            positives, negatives = (x.sum(axis=0) for x in (question.pool.positives, question.pool.negatives))
+            question = replace(question, start=start_from(positives, negatives, inner))
+        found.append(question)
+    return tuple(found)
+
+
+def federated(
+    questions: Sequence[Question],
+    influence: Mapping[str, Sequence[InfluenceSums | None]],
+    logistic: Mapping[str, LogisticSums | None],
+) -> Federated:
+    """The pooled numbers from the sums by site (and question), of every site that a question has."""
+    answers = [_answer(question, n, influence) for n, question in enumerate(questions)]
+    main = next((q for q in questions if q.start is not None), None)
+    slope = intercept = Estimate(None, "suppressed" if any(q.left_out for q in questions) else "one-class")
+    benefit: tuple[NetBenefit, ...] = ()
+    told = [sums for _, sums in sorted(logistic.items()) if sums is not None]
+    if main is not None:
+        benefit = main.pool.net_benefit(DECISIONS)
+        if told:
+            whole = sum(told[1:], told[0])
+            slope, intercept = whole.calibration_slope, whole.calibration_intercept
+    if len(answers) == 1:
+        return replace(
+            answers[0], calibration_slope=slope, calibration_intercept=intercept, net_benefit=benefit, by_question=()
+        )
+    known = [(a.auc, a.bound) for a in answers if a.auc is not None and a.bound is not None]
+    left_out = tuple(sorted({site for q in questions for site in q.left_out}))
+    return Federated(
+        auc=float(np.mean([area for area, _ in known])) if known else None,
+        bound=float(np.mean([bound for _, bound in known])) if known else None,
+        calibration_slope=slope,
+        calibration_intercept=intercept,
+        net_benefit=benefit,
+        left_out=left_out,
+        why="multi-class" if known else answers[0].why,
+        by_question=tuple(answers),
+    )
+
+
+def columns(found: Federated, task: Task, own: Sequence[ClusteredAuc]) -> dict[str, Any]:
+    """The columns of a row that come from sums; `own` are the sites' own AUCs."""
+    mean = mean_over_centers(own)
+    names = [task.classes[k] for k in task.questions]
+    by_class = {
+        name: {"auc": one.auc, "bound": one.bound, "low": one.low, "high": one.high}
+        for name, one in zip(names, found.by_question, strict=bool(found.by_question))
+    }
+    return {
+        "auc_federated": found.auc,
+        "auc_federated_bound": found.bound,
+        "auc_federated_low": found.low,
+        "auc_federated_high": found.high,
+        "auc_federated_by_class": by_class or None,
+        "auc_mean_of_sites": mean.auc,
+        "auc_mean_of_sites_low": mean.low,
+        "auc_mean_of_sites_high": mean.high,
+        "net_benefit": found.net_benefit,
+        "suppressed": found.left_out,
+    }
+
+
+def _answer(question: Question, number: int, influence: Mapping[str, Sequence[InfluenceSums | None]]) -> Federated:
+    center = question.pool.auc
+    if center is None:
+        return Federated(None, None, left_out=question.left_out, why="suppressed" if question.left_out else "one-class")
+    total = InfluenceSums.zero(center)
+    if not any(influence.values()):
+        return Federated(center, question.pool.auc_error_bound, left_out=question.left_out, why="unplaced")
+    for site in question.sites:
+        sums = influence[site][number]
+        if sums is None:
+            raise RunFailed(f"site {site} sent a histogram but no influence sums; evaluate again without it")
+        total = total + sums
+    found = total.auc()
+    return Federated(
+        found.auc, total.bound, found.low, found.high, found.variance, left_out=question.left_out, why=found.why
+    )

@@ -1,0 +1,108 @@
+"""All training sites' cases put together, where the server sees totals alone: three secure sums, 1,024 bins.
+
+The threshold and the bins come from the total of val histograms, counts from a total over test cases. These totals go
+back to the sites, each takes its own cases off, and the influence and calibration sums come back as a third total.
+"""
+
+from __future__ import annotations
+
+__all__ = ["UnderMasks"]
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+
+from common.bins import SECURE_BINS
+from common.config import Experiment
+from common.evaluation_blocks import evaluation_directory, evaluation_sums
+from common.metrics import EvaluationSums
+from common.orders import EvaluateOrder
+from common.stage_sums import StageSums
+from common.sums_orders import named_by_model
+from common.update import Weights
+from common.weights import fingerprint
+from server.evidence import Federated, FirstPass, Question, Together, agree, federated, own_auc, parts_of, pool
+from server.rounds import Evaluated, Federation
+from server.secure_sums import DroppedOut, Totals, secure_totals, sum_once
+
+_TOTAL = "total"
+_ATTEMPTS = 2
+"""How often all counted sites are asked for their placements."""
+
+
+@dataclass(frozen=True)
+class UnderMasks:
+    """One model's evaluation over `federation`."""
+
+    federation: Federation
+    experiment: Experiment
+    weights: Weights
+
+    def first_pass(self, order: EvaluateOrder, sites: Collection[str]) -> tuple[FirstPass, Mapping[str, str]]:
+        """Sensitivity `evaluation.sensitivity` on the sites' val cases, and everybody's bins; and who failed, and why."""
+        asked = replace(order, stage="first-pass")
+        found = self._totals(asked, sites, purpose="final val")
+        task = self.experiment.task
+        first = agree(
+            {_TOTAL: self._read(found, "val", asked).histograms},
+            questions=task.questions,
+            positive_index=task.positive_index,
+            sensitivity=self.experiment.evaluation.sensitivity,
+            bins=SECURE_BINS,
+        )
+        return first, found.failures
+
+    def counting(self, order: EvaluateOrder, first: FirstPass) -> EvaluateOrder:
+        """The order for a site's own numbers; its counts are asked for under masks."""
+        return replace(order, edges=first.edges, threshold=first.threshold)
+
+    def together(self, order: EvaluateOrder, evaluated: Evaluated, sites: Collection[str]) -> Together | None:
+        """Counts and placements, each as a total. None where the sites were not tested."""
+        parts = {site: part for site, part in parts_of(evaluated, "test").items() if site in sites}
+        if not evaluated.reports.keys() & set(sites):
+            return None
+        asked = replace(order, stage="counts")
+        found = self._totals(asked, sites, purpose="final test")
+        counted = self._read(found, "test", asked)
+        task = self.experiment.task
+        questions = pool(
+            {_TOTAL: counted.histograms}, order.edges, questions=task.questions, positive_index=task.positive_index
+        )
+        numbers, lost = self._placed(order, questions, found.sites)
+        own = tuple(own_auc(parts[site]) for site in found.sites if site in parts)
+        return Together(counted.sums or EvaluationSums.zero(), numbers, own, {**found.failures, **lost})
+
+    def _placed(
+        self, order: EvaluateOrder, questions: tuple[Question, ...], sites: Collection[str]
+    ) -> tuple[Federated, Mapping[str, str]]:
+        """The numbers of all cases. The counts cannot be taken back, so all that were counted must place theirs; where one
+        stays away the AUC is that of the counts, without an interval, and it is named.
+        """
+        placing = tuple(question.placing_among_all() for question in questions)
+        failures: Mapping[str, str] = {}
+        told = StageSums()
+        if any(how is not None for how in placing):
+            asked = replace(order, stage="placements", edges=(), placing=placing)
+            for _ in range(_ATTEMPTS):
+                try:
+                    found = self._totals(asked, sites, purpose="final placements", whole=True)
+                except DroppedOut as lost:
+                    failures = lost.failures
+                else:
+                    told, failures = self._read(found, "test", asked), {}
+                    break
+        return federated(questions, {_TOTAL: told.influence}, {_TOTAL: told.logistic}), failures
+
+    def _totals(self, order: EvaluateOrder, sites: Collection[str], *, purpose: str, whole: bool = False) -> Totals:
+        """The totals over `sites`; over all of them where it must be `whole`, else without those that drop out."""
+        ask = sum_once if whole else secure_totals
+        return ask(
+            self.federation.exchange(order, self.weights),
+            sites,
+            evaluation_directory(order),
+            run=named_by_model(order.run, fingerprint(self.weights)),
+            round_number=order.round,
+            purpose=purpose,
+        )
+
+    def _read(self, found: Totals, part: str, order: EvaluateOrder) -> StageSums:
+        return evaluation_sums(found.numbers, part, order, sites=found.sites)

@@ -1,0 +1,65 @@
+"""Groups of a center's patients, as the run gives them: a mean over seeds in each cell."""
+
+from __future__ import annotations
+
+__all__ = ["SubgroupRow", "subgroup_table"]
+
+from dataclasses import dataclass
+
+from server.report.estimates import reason
+from server.report.numbers import DASH, count, decimal, interval, mean
+from server.report.reading import Run, Subgroup
+from server.report.sentence import lead_arm, lead_protocol
+from server.report.tables import Cell
+
+
+@dataclass(frozen=True)
+class SubgroupRow:
+    """One group; `first` opens the center's block of `span` rows."""
+
+    site: str
+    first: bool
+    span: int
+    covariate: str
+    level: str
+    patients: str
+    images: str
+    positive: str
+    auc: Cell
+    sensitivity: Cell
+    specificity: Cell
+
+
+def subgroup_table(run: Run) -> list[SubgroupRow]:
+    """The leading arm's groups under the leading protocol, by center, covariate and level."""
+    arm, protocol = lead_arm(run), lead_protocol(run)
+    grouped: dict[tuple[str, str, str], list[Subgroup]] = {}
+    for group in run.subgroups:
+        if (group.arm, group.protocol) == (arm, protocol):
+            grouped.setdefault((group.site, group.covariate, group.level), []).append(group)
+    sites = [site for site, _, _ in sorted(grouped)]
+    made: list[SubgroupRow] = []
+    for (site, covariate, level), members in sorted(grouped.items()):
+        first = not made or made[-1].site != site
+        one = members[0]
+        made.append(
+            SubgroupRow(
+                site, first, sites.count(site), covariate, level,
+                count(one.n_patients), count(one.n_images), count(one.n_positive),
+                _auc(members), _cell(members, "sensitivity"), _cell(members, "specificity"),
+            )
+        )  # fmt: skip
+    return made
+
+
+def _auc(members: list[Subgroup]) -> Cell:
+    cell = _cell(members, "auc")
+    low, high = mean(m.auc_low for m in members), mean(m.auc_high for m in members)
+    return Cell(cell.shown, small="" if low is None else interval(low, high), why=cell.why)
+
+
+def _cell(members: list[Subgroup], name: str) -> Cell:
+    value = mean(getattr(member, name) for member in members)
+    if value is None:
+        return Cell(DASH, why=reason(next((m.why for m in members if m.why), None)))
+    return Cell(decimal(value))

@@ -1,0 +1,138 @@
+"""Sums that the server cannot take apart: ask for keys, tell everybody all of them, add what comes back sealed, open it.
+
+Three messages to each site. Who drops out before the sums are sealed costs the attempt: it is named, and the others are
+asked again without it, with new keys. Once they are sealed, every site must open: one that cannot be reached then is asked
+again for its opening, and if it stays away the evaluation fails by name, since what the others opened cannot be taken back
+(`common/masks.py` says what this protects, and what not). Knows no Flower, only an `Exchange`.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Answers", "DroppedOut", "Exchange", "Totals", "secure_totals", "sum_once"]
+
+import os
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.blocks import Block, Words, decode
+from common.errors import BadInput, RunFailed
+from common.masks import SMALLEST_ROSTER, added, check_terms, opened
+from common.sums_orders import KeyOrder, Opening, OpenOrder, SiteKey, Terms
+
+_T = TypeVar("_T")
+_OPENINGS = 3
+"""How often a site is asked for its opening."""
+
+
+@dataclass(frozen=True)
+class Answers(Generic[_T]):
+    """What sites answered, and why others did not."""
+
+    replies: Mapping[str, _T]
+    failures: Mapping[str, str] = field(default_factory=dict)
+
+
+class Exchange(Protocol):
+    """The sites, however they are reached. A reply that its site did not send for these terms is a failure."""
+
+    def keys(self, sites: Collection[str], order: KeyOrder) -> Answers[SiteKey]: ...
+
+    def seal(self, terms: Terms) -> Answers[Words]: ...
+
+    def open(self, sites: Collection[str], order: OpenOrder) -> Answers[Opening]: ...
+
+
+@dataclass(frozen=True)
+class Totals:
+    """The sums over `sites` by block, each (length,): int64 for counts, else float64. `failures`: who was left out, and why."""
+
+    sites: tuple[str, ...]
+    numbers: Mapping[str, NDArray[np.int64] | NDArray[np.float64]]
+    failures: Mapping[str, str] = field(default_factory=dict)
+
+
+class DroppedOut(RunFailed):
+    """Sites that gave no key, or no sealed sums, in one attempt; `failures` by site."""
+
+    def __init__(self, failures: Mapping[str, str]) -> None:
+        self.failures = dict(failures)
+        listed = "; ".join(f"{site}: {why}" for site, why in sorted(failures.items()))
+        super().__init__(f"the secure sum failed ({listed}); ask again without {', '.join(sorted(failures))}")
+
+
+def secure_totals(
+    exchange: Exchange, sites: Collection[str], directory: Sequence[Block], *, run: str, round_number: int, purpose: str
+) -> Totals:
+    """The totals over `sites`, asked again without those that drop out, as long as three are left.
+
+    RunFailed, with everybody's reasons, where fewer are left or a site did not open; BadInput where there never were three.
+    """
+    left, failures = set(sites), dict[str, str]()
+    while True:
+        if failures and len(left) < SMALLEST_ROSTER:
+            raise RunFailed(
+                f"a secure sum needs {SMALLEST_ROSTER} sites, and {len(left)} are left: {DroppedOut(failures)}"
+            )
+        try:
+            found = sum_once(exchange, left, directory, run=run, round_number=round_number, purpose=purpose)
+        except DroppedOut as lost:
+            failures |= lost.failures
+            left -= lost.failures.keys()
+        else:
+            return Totals(found.sites, found.numbers, failures)
+
+
+def sum_once(
+    exchange: Exchange, sites: Collection[str], directory: Sequence[Block], *, run: str, round_number: int, purpose: str
+) -> Totals:
+    """One attempt, over all of `sites`: DroppedOut where one of them fails before the sums are sealed.
+
+    BadInput where the roster cannot hide a site; RunFailed where a site did not open the total.
+    """
+    _require_enough(sites)
+    ask = KeyOrder(run, round_number, purpose, os.urandom(16).hex())
+    keys = _whole(exchange.keys(sorted(sites), ask), sites)
+    about: dict[str, Any] = {"run": run, "round": round_number, "purpose": purpose, "attempt": ask.attempt}
+    terms = Terms(**about, directory=tuple(directory), keys=tuple(keys[site] for site in sorted(sites)))
+    check_terms(terms)
+    vectors = _whole(exchange.seal(terms), sites)
+    sealed = added(vectors, terms)
+    seeds = _openings(exchange, terms)
+    return Totals(terms.sites, decode(directory, opened(sealed, seeds, terms)))
+
+
+def _require_enough(sites: Collection[str]) -> None:
+    if len(sites) < SMALLEST_ROSTER:
+        raise BadInput(
+            f"{len(sites)} sites ({', '.join(sorted(sites)) or 'none'}) are too few for a secure sum: with fewer than "
+            f"{SMALLEST_ROSTER} the total gives a site's numbers away; set evaluation.secure = false, or add sites"
+        )
+
+
+def _whole(answers: Answers[_T], sites: Collection[str]) -> Mapping[str, _T]:
+    missing = sorted(set(sites) - answers.replies.keys())
+    if missing:
+        raise DroppedOut({site: answers.failures.get(site, "no answer") for site in missing})
+    return answers.replies
+
+
+def _openings(exchange: Exchange, terms: Terms) -> dict[str, bytes]:
+    order = OpenOrder(terms.run, terms.round, terms.purpose, terms.digest)
+    seeds: dict[str, bytes] = {}
+    failures: Mapping[str, str] = {}
+    for _ in range(_OPENINGS):
+        answers = exchange.open([site for site in terms.sites if site not in seeds], order)
+        seeds |= {site: bytes.fromhex(reply.seed) for site, reply in answers.replies.items()}
+        failures = answers.failures
+        if not set(terms.sites) - seeds.keys():
+            return seeds
+    missing = [site for site in terms.sites if site not in seeds]
+    told = "; ".join(f"{site}: {failures.get(site, 'no answer')}" for site in missing)
+    raise RunFailed(
+        f"the secure sum is sealed, but not every site opened it ({told}); the others cannot be counted anew in this "
+        f"evaluation: evaluate again when {', '.join(missing)} can be reached, or another model without it"
+    )

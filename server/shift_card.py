@@ -1,0 +1,183 @@
+"""The card of a center: how far it lies from the others, along what, what that did, and what to do."""
+
+from __future__ import annotations
+
+__all__ = ["Along", "Performance", "ShiftCard", "make_cards"]
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from common.shift import DESCRIPTORS, ShiftReference, ShiftSums
+from server.shift import AXES, Comparison, compare_centers
+from server.shift_features import Classifier, Frechet, classify, frechet_distance
+
+
+@dataclass(frozen=True)
+class Along:
+    """One descriptor: the center's mean less the reference's in standard deviations of patients, and its z."""
+
+    name: str
+    difference: float
+    z: float
+
+
+@dataclass(frozen=True)
+class Performance:
+    """What a model's rows say of the center and of the centers of reference; None where a row has no number."""
+
+    auc: float | None = None
+    auc_reference: float | None = None
+    calibration_slope: float | None = None
+    calibration_intercept: float | None = None
+
+
+@dataclass(frozen=True)
+class ShiftCard:
+    """One center. `p` is adjusted over all centers and axes, by axis and the smallest of them; sentences are whole.
+
+    `shares` and `shares_reference` of each class among patients; `along` the three descriptors that differ most.
+    `discrepancy` is the squared maximum mean discrepancy of the features. `why` tells why there is no comparison, and
+    then nothing but the site and its number of patients is there.
+    """
+
+    site: str
+    n_patients: int
+    against: tuple[str, ...] = ()
+    verdict: str | None = None
+    causes: tuple[str, ...] = ()
+    p: float | None = None
+    p_by_axis: Mapping[str, float] | None = None
+    along: tuple[Along, ...] = ()
+    shares: tuple[float, ...] = ()
+    shares_reference: tuple[float, ...] = ()
+    discrepancy: float | None = None
+    classifier: Classifier | None = None
+    frechet: Frechet | None = None
+    performance: Performance = Performance()
+    how_far: str = ""
+    along_what: str = ""
+    what_it_did: str = ""
+    what_to_do: str = ""
+    why: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self)
+
+
+def make_cards(
+    sites: Mapping[str, ShiftSums],
+    reference: ShiftReference,
+    *,
+    rng: np.random.Generator,
+    positive: int = 1,
+    against: Sequence[str] | None = None,
+    performance: Mapping[str, Performance] | None = None,
+) -> tuple[ShiftCard, ...]:
+    """The panel's cards in the order of site ids; `positive` is the class whose share the sentences tell."""
+    found = compare_centers(sites, reference, rng=rng, against=against)
+    return tuple(
+        _card(found[name], sites, reference, rng, positive, (performance or {}).get(name, Performance()))
+        for name in sorted(found)
+    )
+
+
+def _card(
+    found: Comparison,
+    sites: Mapping[str, ShiftSums],
+    reference: ShiftReference,
+    rng: np.random.Generator,
+    positive: int,
+    performance: Performance,
+) -> ShiftCard:
+    site, where = sites[found.site], reference.coordinates
+    others = {name: sites[name] for name in found.against}
+    shares = site.mean[where.classes]
+    elsewhere = shares - found.difference[where.classes]
+    along = _along(found, reference)
+    classifier = classify(site, list(others.values()), reference)
+    return ShiftCard(
+        site=found.site,
+        n_patients=site.patients,
+        against=found.against,
+        verdict=found.verdict,
+        causes=found.causes,
+        p=min(found.adjusted.values()),
+        p_by_axis={axis: found.adjusted[axis] for axis in AXES},
+        along=along,
+        shares=tuple(shares.tolist()),
+        shares_reference=tuple(elsewhere.tolist()),
+        discrepancy=found.statistic["case mix"],
+        classifier=classifier,
+        frechet=frechet_distance(site, others, reference, rng=rng),
+        performance=performance,
+        how_far=_how_far(found, classifier),
+        along_what=_along_what(found, along, float(shares[positive]), float(elsewhere[positive])),
+        what_it_did=_what_it_did(performance),
+        what_to_do=_WHAT_TO_DO[found.verdict],
+    )
+
+
+def _along(found: Comparison, reference: ShiftReference) -> tuple[Along, ...]:
+    which = reference.coordinates.descriptors
+    z, difference = found.z[which], found.difference[which]
+    return tuple(
+        Along(DESCRIPTORS[i], float(difference[i]), float(z[i])) for i in np.argsort(-np.abs(z), kind="stable")[:3]
+    )
+
+
+def _how_far(found: Comparison, classifier: Classifier) -> str:
+    smallest = min(found.adjusted.values())
+    p = "p < .001" if smallest < 0.001 else f"p = {smallest:.3f}".replace("0.", ".")
+    area = f"{classifier.auc:.2f}".replace("0.", ".", 1)
+    differs = "differs from" if found.causes else "cannot be told from"
+    return (
+        f"{found.site} {differs} {_listed(found.against)} ({p} over all centers and axes); beyond what acquisition "
+        f"explains, a linear classifier of the features tells its patients from theirs with AUC {area}."
+    )
+
+
+def _along_what(found: Comparison, along: Sequence[Along], share: float, elsewhere: float) -> str:
+    told = []
+    if "acquisition" in found.causes:
+        first = along[0]
+        way = "higher" if first.difference > 0 else "lower"
+        told.append(f"beside the lesions its {first.name} is {abs(first.difference):.1f} SD {way}")
+    if "prevalence" in found.causes:
+        told.append(f"{share:.0%} of its patients are positive, elsewhere {elsewhere:.0%}")
+    if "case mix" in found.causes:
+        told.append("its lesions look different to the model although the tissue beside them does not")
+    if not told:
+        return "Along nothing beyond what chance gives."
+    joined = "; ".join(told)
+    return f"{joined[0].upper()}{joined[1:]}."
+
+
+def _what_it_did(performance: Performance) -> str:
+    if performance.auc is None:
+        return "What it did to the model is not known: the center has no AUC."
+    elsewhere = performance.auc_reference
+    told = f"AUC is {performance.auc:.3f} here"
+    told += f", {elsewhere:.3f} at the centers of reference" if elsewhere is not None else ""
+    slope, intercept = performance.calibration_slope, performance.calibration_intercept
+    if slope is None or intercept is None:
+        return f"{told}; calibration is not known."
+    return f"{told}; calibration slope {slope:.2f} (1 is right), intercept {intercept:+.2f} (0 is right)."
+
+
+_WHAT_TO_DO = {
+    "acquisition": "Look at the machine's presets, and read the results of intensity and amplitude harmonisation beside "
+    "the unrepaired ones before the model is used here.",
+    "prevalence": "Recalibrate for this center's prevalence before probabilities are used; the order of cases, and so the "
+    "AUC, is not touched.",
+    "case mix": "Look at what kinds of lesions are seen here and validate by subgroup; no recalibration without labels "
+    "mends this.",
+    "none": "Nothing for shift; a small shift may still be there where patients are few.",
+}
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

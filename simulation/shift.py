@@ -1,0 +1,104 @@
+"""The shift cards of a comparison: both rounds of sums at every site, through the federated model's features.
+
+The model is the federated one of the first seed that all training centers share, and the cases are those that it did
+not learn from (val and test patients; every patient of a held-out site): features of learned cases lie elsewhere.
+"""
+
+from __future__ import annotations
+
+__all__ = ["shift_cards"]
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from client.descriptors import describe
+from client.features import pooled_features
+from client.service import site_crops
+from client.shift import TOO_FEW, Patients, patients_of, shift_moments, shift_sums
+from client.site import Site
+from common.config import Experiment
+from common.model import build_model
+from common.randomness import derive
+from common.weights import load, set_weights
+from server.results import Row
+from server.run import MODEL
+from server.shift import make_reference
+from server.shift_card import Performance, ShiftCard, make_cards
+from simulation.plan import IN_FEDERATION, LEAVE_ONE_OUT, ModelPlan
+
+
+def shift_cards(
+    run: Path, plans: Sequence[ModelPlan], experiment: Experiment, sites: Mapping[str, Site], rows: Sequence[Row]
+) -> tuple[ShiftCard, ...]:
+    """One card for each center, in the order of site ids; none where no federated model is shared by all."""
+    plan = next(
+        (p for p in plans if (p.arm, p.protocol, p.seed) == ("federated", IN_FEDERATION, experiment.seed)), None
+    )
+    if plan is None:
+        return ()
+    task = experiment.task
+    patients = {name: _patients(run, plan, experiment, site) for name, site in sorted(sites.items())}
+    bare = {name: ShiftCard(name, len(found.classes), why="too-few") for name, found in patients.items()}
+    enough = {name: found for name, found in patients.items() if len(found.classes) >= TOO_FEW}
+    trainers = [name for name in enough if sites[name].role == "train"]
+    if len(enough) < 2 or not trainers:
+        return tuple(bare.values())
+    moments = [shift_moments(found, classes=len(task.classes)) for found in enough.values()]
+    if not (np.stack([one.counts for one in moments]) >= 2).all(axis=0).any():
+        return tuple(bare.values())
+    reference = make_reference(moments, seed=experiment.seed)
+    sums = {
+        name: shift_sums(found, reference, rng=derive(experiment.seed, "shift", "site", name))
+        for name, found in enough.items()
+    }
+    cards = make_cards(
+        sums,
+        reference,
+        rng=derive(experiment.seed, "shift", "server"),
+        positive=task.positive_index,
+        against=trainers,
+        performance={name: _performance(name, rows) for name in sums},
+    )
+    return tuple((bare | {card.site: card for card in cards}).values())
+
+
+def _patients(run: Path, plan: ModelPlan, experiment: Experiment, site: Site) -> Patients:
+    parts = ("val", "test") if site.role == "train" else ("train", "val", "test")
+    rows = site.rows(*parts)
+    crops = site_crops(site, experiment.crop)[rows]
+    task = experiment.task
+    model = build_model(experiment.model, task=task.name, classes=len(task.classes), seed=0)
+    if experiment.training.precision == "float64":
+        model.double()
+    set_weights(model, load(run / "models" / plan.name / MODEL))
+    margin = experiment.crop.margin if experiment.crop.region == "lesion" else 0.0
+    return patients_of(
+        describe(crops, margin=margin),
+        pooled_features(model, crops, precision=experiment.training.precision, seed=experiment.seed),
+        labels=site.labels[rows],
+        patients=site.patients[rows],
+        positive=task.positive_index,
+    )
+
+
+def _performance(name: str, rows: Sequence[Row]) -> Performance:
+    """Means over seeds of the federated rows that held the center out, else of its rows in-federation."""
+    mine = [row for row in rows if row.arm == "federated" and row.site != "all" and row.auc is not None]
+    for protocol in (LEAVE_ONE_OUT, IN_FEDERATION):
+        here = [row for row in mine if row.protocol == protocol and row.site == name]
+        if here:
+            others = [row for row in mine if row.protocol == protocol and row.site != name]
+            return Performance(
+                auc=_mean([row.auc for row in here]),
+                auc_reference=_mean([row.auc for row in others]),
+                calibration_slope=_mean([row.calibration_slope for row in here]),
+                calibration_intercept=_mean([row.calibration_intercept for row in here]),
+            )
+    return Performance()
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known and len(known) == len(values) else None

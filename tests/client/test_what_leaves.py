@@ -1,0 +1,191 @@
+"""What leaves a site in an evaluation: nothing about too few patients, and not much of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
+
+from client.evidence import report_part
+from client.kept import keep_scores, scores_name, taken_scores
+from client.measures import measure_cases, permitted
+from client.site import Site, load_site
+from common.bins import PLAIN_BINS, SECURE_BINS, equal_edges
+from common.config import Experiment, parse
+from common.orders import EvaluateOrder, PartReport, Placing
+from common.wire import to_config
+from server.evidence import question_of
+from server.rounds import evaluate_order
+from tests.experiments import experiment_table
+from tests.faults.small_sites import write_site
+
+LIMIT = 64 * 1024
+
+
+def opened(folder: Path, *, images: int, smallest: int) -> Site:
+    """A site of two images a patient, every patient a test patient, with its own policy."""
+    write_site(folder, folder.name, seed=0, images=images, per_patient=2)
+    text = (folder / "site.toml").read_text(encoding="utf-8")
+    text = text.replace("smallest_group = 1", f"smallest_group = {smallest}")
+    (folder / "site.toml").write_text(text, encoding="utf-8")
+    return load_site(folder, role="held-out")
+
+
+def order(stage: str, **changes: Any) -> EvaluateOrder:
+    experiment = parse(Experiment, experiment_table([Path("ash")]), where="test")
+    made = evaluate_order(experiment, {"test": ("test",)}, run="r", round_number=1, threshold=0.5)
+    return EvaluateOrder(**{**made.__dict__, "stage": stage, **changes})
+
+
+def scores_of(site: Site, seed: int = 0) -> NDArray[np.float64]:
+    p = 1 / (1 + np.exp(-np.random.default_rng(seed).normal(size=len(site)) - site.positive))
+    return np.stack([1 - p, p], axis=1)
+
+
+def told(site: Site, scores: NDArray[np.float64], stage: str, **changes: Any) -> PartReport:
+    return report_part(site, site.rows(), scores, order(stage, **changes))
+
+
+def test_a_stage_sends_what_it_says_and_no_more(tmp_path: Path) -> None:
+    site = opened(tmp_path / "ash", images=64, smallest=5)
+    scores = scores_of(site)
+    edges = (tuple(equal_edges(PLAIN_BINS)),)
+    progress, first = told(site, scores, "progress"), told(site, scores, "first-pass")
+    counts = told(site, scores, "counts", edges=edges)
+    for part in (progress, first, counts):
+        assert part.auc == pytest.approx(roc_auc_score(site.positive, scores[:, 1]), abs=1e-12)
+    assert (progress.sums, progress.histograms, progress.influence, progress.logistic) == (None, (), (), None)
+    assert (first.sums, len(first.histograms)) == (None, 1)
+    assert counts.sums is not None
+    pool = question_of({"ash": _histogram(counts)}, edges[0]).pool
+    placing = (Placing(0.5, pool.others(0)),)
+    placed = told(site, scores, "placements", placing=placing)
+    assert (placed.sums, placed.histograms) == (None, ())
+    assert placed.influence[0] is not None
+
+
+def _histogram(part: PartReport) -> Any:
+    from common.histogram import ScoreHistogram
+
+    return ScoreHistogram.from_json(part.histograms[0])
+
+
+def test_suppressed_is_neither_zero_nor_absent(tmp_path: Path) -> None:
+    site = opened(tmp_path / "ash", images=32, smallest=9)
+    scores = scores_of(site)
+    small = told(site, scores, "counts", edges=(tuple(equal_edges(PLAIN_BINS)),))
+    assert (small.n_patients, small.auc, small.auc_patient, small.calibration_slope) == (16, None, None, None)
+    assert small.why == "suppressed"
+    assert small.loss is not None
+    assert small.histograms[0]["positives"] is None
+    assert small.sums is not None
+    assert (small.sums["confusion"], small.sums["suppressed"]) == (None, ("ash",))
+    whole = opened(tmp_path / "birch", images=32, smallest=17)
+    hidden = told(whole, scores, "counts", edges=(tuple(equal_edges(PLAIN_BINS)),))
+    assert (hidden.n_images, hidden.n_patients, hidden.loss, hidden.sums, hidden.histograms) == (
+        None,
+        None,
+        None,
+        None,
+        (),
+    )
+    assert hidden.why == "suppressed"
+    negatives = np.flatnonzero(~site.positive)
+    one = report_part(site, negatives, scores[negatives], order("counts", edges=(tuple(equal_edges(4)),)))
+    assert one.why == "suppressed", "eight patients of nine that are needed"
+    opener = opened(tmp_path / "cedar", images=32, smallest=8)
+    one = report_part(opener, negatives, scores[negatives], order("counts", edges=(tuple(equal_edges(4)),)))
+    assert (one.auc, one.why) == (None, "one-class")
+    assert one.histograms[0]["positives"] == {"starts": [0], "counts": [0]}
+
+
+def test_a_site_does_not_place_a_class_that_is_too_small_whatever_the_server_asks(tmp_path: Path) -> None:
+    site = opened(tmp_path / "ash", images=32, smallest=9)
+    pool = question_of({}, equal_edges(4)).pool
+    assert pool.auc is None
+    from common.influence import Others
+
+    assert told(site, scores_of(site), "placements", placing=(Placing(0.5, Others()),)).influence == (None,)
+
+
+def test_permitted_hides_what_is_about_a_small_class() -> None:
+    labels, patients = np.array([1, 1, 0, 0, 0, 0]), np.arange(6)
+    p = np.array([0.9, 0.4, 0.2, 0.3, 0.6, 0.1])
+    found = measure_cases(labels, np.stack([1 - p, p], 1), patients, positive_index=1, threshold=0.5)
+    same = permitted(found, labels, patients, positive_index=1, smallest=2)
+    assert same == found
+    hidden = permitted(found, labels, patients, positive_index=1, smallest=3)
+    assert (hidden.auc, hidden.sensitivity, hidden.ece, hidden.why) == (None, None, None, "suppressed")
+    assert (hidden.specificity, hidden.brier, hidden.n_images) == (found.specificity, found.brier, 6)
+    assert permitted(found, labels, patients, positive_index=1, smallest=7).n_images is None
+
+
+def test_a_small_class_of_several_hides_the_macro_auc() -> None:
+    labels, patients = np.array([0] * 4 + [1] * 4 + [2]), np.arange(9)
+    scores = np.random.default_rng(0).dirichlet(np.ones(3), 9)
+    found = measure_cases(labels, scores, patients, positive_index=0, threshold=None)
+    assert found.auc is not None
+    assert permitted(found, labels, patients, positive_index=0, smallest=2).auc is None
+
+
+@pytest.mark.parametrize(("bins", "smallest"), [(PLAIN_BINS, 5), (SECURE_BINS, 1)])
+def test_an_evaluation_is_at_most_64_kib(tmp_path: Path, bins: int, smallest: int) -> None:
+    """Both directions, everything but the weights: a first pass, counts and placements of 4,000 images among 20,000."""
+    site = opened(tmp_path / "ash", images=400, smallest=smallest)
+    rng = np.random.default_rng(1)
+    rows = rng.integers(0, len(site), 4000)
+    p = 1 / (1 + np.exp(-rng.normal(size=4000) - site.positive[rows]))
+    scores = np.stack([1 - p, p], axis=1)
+    edges = tuple(float(x) for x in np.quantile(p, np.arange(1, bins) / bins))
+    sent, asked = 0, 0
+    first, counts = order("first-pass"), order("counts", edges=(edges,))
+    for message in (first, counts):
+        sent += _bytes(report_part(site, rows, scores, message))
+        asked += _bytes(message)
+    told_by_one = _histogram(report_part(site, rows, scores, counts))
+    pool = question_of({str(n): told_by_one for n in range(6)}, edges).pool
+    last = order("placements", placing=(Placing(0.75, pool.others(0)),))
+    sent += _bytes(report_part(site, rows, scores, last))
+    asked += _bytes(last)
+    print(f"{bins} bins, cells of {smallest}: {sent} bytes from the site, {asked} bytes to it")
+    assert sent <= LIMIT / 2
+    assert sent + asked <= LIMIT
+
+
+def _bytes(message: Any) -> int:
+    return len(str(to_config(message)["json"]).encode())
+
+
+def test_scores_are_kept_for_one_message(tmp_path: Path) -> None:
+    weights = {"w": np.zeros(3, np.float32)}
+    counts, placements = order("counts", edges=((0.5,),)), order("placements")
+    name = scores_name(counts, weights, part="test", data_sha256="a")
+    assert scores_name(placements, weights, part="test", data_sha256="a") == name
+    others = [
+        scores_name(counts, {"w": np.ones(3, np.float32)}, part="test", data_sha256="a"),
+        scores_name(counts, weights, part="test", data_sha256="b"),
+        scores_name(order("counts", parts={"test": ("val",)}), weights, part="test", data_sha256="a"),
+    ]
+    assert name not in others
+    scores = np.random.default_rng(0).random((4, 2))
+    keep_scores(tmp_path / "state", others[0], scores)
+    keep_scores(tmp_path / "state", name, scores)
+    assert [path.name for path in (tmp_path / "state").iterdir()] == [name]
+    np.testing.assert_array_equal(taken_scores(tmp_path / "state", name, cases=4), scores)
+    assert taken_scores(tmp_path / "state", name, cases=4) is None
+    keep_scores(tmp_path / "state", name, scores)
+    assert taken_scores(tmp_path / "state", name, cases=5) is None
+    (tmp_path / "state" / name).write_bytes(b"torn")
+    assert taken_scores(tmp_path / "state", name, cases=4) is None
+
+
+def test_reports_are_json_without_nan(tmp_path: Path) -> None:
+    site = opened(tmp_path / "ash", images=32, smallest=1)
+    text = str(to_config(told(site, scores_of(site), "counts", edges=((0.5,),)))["json"])
+    assert "NaN" not in text
+    assert json.loads(text)["n_images"] == 32

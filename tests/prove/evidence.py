@@ -1,0 +1,140 @@
+"""Federated numbers against central ones, coverage of the interval, errors of the paired test; each over many data sets."""
+
+from __future__ import annotations
+
+__all__ = [
+    "Agreement",
+    "Coverage",
+    "agreement",
+    "coverage",
+    "federated_auc",
+    "interval_coverage",
+    "paired_error",
+    "paired_test",
+]
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from common.auc import clustered_auc
+from common.bins import PLAIN_BINS, SECURE_BINS
+from tests.federations import KINDS, from_sums, laid_together, paired, scored, with_truth
+from tests.prove.finding import Finding
+
+SMALLEST = 5
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Over data sets: root mean squares of the AUC's and the standard error's error, the largest, and bounds that held."""
+
+    auc: float
+    error: float
+    error_most: float
+    held: int
+    bound: float
+
+
+def agreement(count: int, *, seed: int = 0) -> dict[str, Agreement]:
+    """Federated against central: 1,024 bins with the first pass over the same cases, 64 with it over val cases, 64 merged."""
+    rng = np.random.default_rng(seed)
+    found: dict[str, list[tuple[float, float, float]]] = {"1024": [], "64": [], "64 merged": []}
+    for number in range(count):
+        made = scored(rng, list(KINDS)[number % len(KINDS)])
+        exact = clustered_auc(*laid_together(made.test))
+        assert exact.auc is not None
+        assert exact.variance is not None
+        for name, bins, smallest, first in (
+            ("1024", SECURE_BINS, 1, made.test),
+            ("64", PLAIN_BINS, 1, made.val),
+            ("64 merged", PLAIN_BINS, SMALLEST, made.val),
+        ):
+            sums, _ = from_sums(made.test, bins=bins, smallest=smallest, first=first)
+            told = sums.auc()
+            assert told.auc is not None
+            assert told.variance is not None
+            assert sums.bound is not None
+            error = float(np.sqrt(told.variance) - np.sqrt(exact.variance))
+            found[name].append((told.auc - exact.auc, error, sums.bound))
+    return {name: _agreement(np.array(rows)) for name, rows in found.items()}
+
+
+def _agreement(rows: np.ndarray) -> Agreement:
+    root = np.sqrt(np.square(rows).mean(axis=0))
+    held = int((np.abs(rows[:, 0]) <= rows[:, 2] + 1e-12).sum())
+    return Agreement(float(root[0]), float(root[1]), float(np.abs(rows[:, 1]).max()), held, float(rows[:, 2].mean()))
+
+
+def federated_auc(count: int = 300) -> Finding:
+    """Five sites, some 659 patients and 2,000 images, a fifth each of five kinds of scores, two of them saturated."""
+    found = agreement(count)
+    told = "; ".join(
+        f"{name} bins: AUC RMS {a.auc:.1e}, standard error RMS {a.error:.1e} (most {a.error_most:.1e}), "
+        f"within the bound {a.held}/{count} (mean bound {a.bound:.1e})"
+        for name, a in found.items()
+    )
+    fine = found["1024"].auc <= 3e-5 and found["1024"].error <= 1e-6 and found["64"].auc <= 1e-3
+    want = f"1024: AUC RMS ≤ 3e-5, standard error RMS ≤ 1e-6; 64: AUC RMS ≤ 1e-3; merged: {count} bounds hold"
+    return Finding(told, want, fine and found["64 merged"].held == count)
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Shares of 95 % intervals that hold the true AUC: central, from sums, from merged sums, and of images for patients."""
+
+    central: float
+    sums: float
+    merged: float
+    naive: float
+
+
+def coverage(count: int, *, seed: int = 0) -> Coverage:
+    """Simulated federations of five sites with 1 to 6 images a patient."""
+    rng = np.random.default_rng(seed)
+    hits = np.zeros(4)
+    for _ in range(count):
+        (sites,), truth = with_truth(rng)
+        labels, p, whose = laid_together(sites)
+        intervals = [
+            clustered_auc(labels, p, whose),
+            from_sums(sites, bins=SECURE_BINS)[0].auc(),
+            from_sums(sites, bins=PLAIN_BINS, smallest=SMALLEST)[0].auc(),
+            clustered_auc(labels, p, np.arange(len(p))),
+        ]
+        hits += [i.low is not None and i.high is not None and i.low <= truth <= i.high for i in intervals]
+    return Coverage(*(hits / count).tolist())
+
+
+def interval_coverage(count: int = 1000) -> Finding:
+    """The federated interval beside the image-level one, which takes the images of a patient for independent."""
+    found = coverage(count)
+    told = (
+        f"central {found.central:.1%}, from sums {found.sums:.1%}, from merged sums {found.merged:.1%}, "
+        f"image-level {found.naive:.1%}"
+    )
+    fine = all(0.93 <= share <= 0.97 for share in (found.central, found.sums, found.merged)) and found.naive < 0.93
+    return Finding(told, f"93 to 97 % of {count} federations, image-level below", fine)
+
+
+def paired_error(count: int, *, seed: int = 0) -> tuple[float, float]:
+    """Shares of federations of two equally good models in which p ≤ .05: clustered, and of images for patients."""
+    rng = np.random.default_rng(seed)
+    wrong = np.zeros(2)
+    for _ in range(count):
+        models, _ = with_truth(rng, models=2, patients=(10, 30))
+        images = [[(labels, p, np.arange(len(p))) for labels, p, _ in sites] for sites in models]
+        found = [
+            paired(models, bins=PLAIN_BINS, smallest=SMALLEST).difference(),
+            paired(images, bins=PLAIN_BINS).difference(),
+        ]
+        wrong += [one.p is not None and one.p <= 0.05 for one in found]
+    clustered, naive = (wrong / count).tolist()
+    return clustered, naive
+
+
+def paired_test(count: int = 5000) -> Finding:
+    """Type-I error of the federated paired test at 5 %, cells merged; the image-level one beside it."""
+    clustered, naive = paired_error(count)
+    told = f"clustered {clustered:.2%}, image-level {naive:.2%}"
+    return Finding(told, f"4 to 6 % of {count} federations, image-level above", 0.04 <= clustered <= 0.06 < naive)

@@ -1,0 +1,36 @@
+"""Secure sums at the full count: exact totals over random federations, and what the server sees of one site."""
+
+from __future__ import annotations
+
+__all__ = ["sums_deployed", "sums_exact", "sums_uniform"]
+
+from tests.prove.finding import Finding, by_pytest
+
+FEDERATIONS, VIEWS = 1_000, 1_000
+
+
+def sums_deployed() -> Finding:
+    """Real clients over TLS that sign their keys and know each other's."""
+    test = "tests/faults/test_deployment.py::test_secure_sums_over_signed_keys_give_the_results_of_the_in_process_grid"
+    want = "the rows of the in-process grid, from 3 deployed sites"
+    return by_pytest(test, want=want, value=3)
+
+
+def sums_exact() -> Finding:
+    """Totals over random shapes, numbers, sites and dropouts."""
+    return by_pytest(
+        "tests/server/test_secure_sums.py::test_totals_are_exact_whoever_drops_out",
+        want=f"{FEDERATIONS} random federations: every total exact, or too few sites left and named",
+        value=FEDERATIONS,
+        SONOFED_SUMS=str(FEDERATIONS),
+    )
+
+
+def sums_uniform() -> Finding:
+    """The server's view of one site over many evaluations of the same numbers, and of its difference from run to run."""
+    return by_pytest(
+        "tests/server/test_secure_sums.py::test_the_servers_view_of_one_site_is_uniform",
+        want=f"{VIEWS} evaluations: bytes, sizes and bits of a site's words are uniform at p > 1e-9, each way of looking",
+        value=VIEWS,
+        SONOFED_VIEWS=str(VIEWS),
+    )

@@ -1,0 +1,25 @@
+"""A tenth of the proofs of the evidence."""
+
+from __future__ import annotations
+
+from tests.prove.evidence import agreement, coverage, paired_error
+
+
+def test_federated_numbers_are_the_central_ones() -> None:
+    found = agreement(30)
+    assert found["1024"].auc <= 3e-5
+    assert found["1024"].error <= 1e-6
+    assert found["64"].auc <= 1e-3
+    assert [one.held for one in found.values()] == [30] * 3
+
+
+def test_the_interval_covers_and_the_naive_one_does_not() -> None:
+    found = coverage(100)
+    assert min(found.central, found.sums, found.merged) >= 0.90
+    assert found.naive < 0.90
+
+
+def test_the_paired_test_errs_as_often_as_it_says() -> None:
+    clustered, naive = paired_error(500)
+    assert 0.03 <= clustered <= 0.08
+    assert naive > 0.10

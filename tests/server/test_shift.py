@@ -1,0 +1,162 @@
+"""The shift panel at a tenth of the proofs' counts, its p against permutation, and its cards."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from scipy import linalg, stats
+
+from client.shift import Patients
+from common.shift import DESCRIPTORS, ShiftSums
+from server.shift import compare_centers
+from server.shift_card import Performance, make_cards
+from server.shift_features import classify, frechet_distance
+from tests.shift_trials import sums_of
+
+D, F = len(DESCRIPTORS), 12
+MIXING = np.random.default_rng(0).standard_normal((D + F, D + F)) / 4 + np.eye(D + F)
+
+
+def center(seed: int, count: int = 120, *, moved: float = 0.0, seen: float = 0.0, prevalence: float = 0.5) -> Patients:
+    """Correlated normal values; `moved` adds to a feature, `seen` to a descriptor, in standard deviations or so."""
+    rng = np.random.default_rng(seed)
+    classes = (rng.random(count) < prevalence).astype(np.int64)
+    values = rng.standard_normal((count, D + F)) @ MIXING + 0.7 * classes[:, None]
+    values[:, D] += moved
+    values[:, 2] += seen
+    return Patients(values, classes)
+
+
+def panel(**changes: float) -> dict[str, Patients]:
+    """Four centers alike and `odd`, which has the changes."""
+    return {**{f"site-{i}": center(i) for i in range(4)}, "odd": center(9, **changes)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "cause"),
+    [
+        ({"seen": 1.0}, "acquisition"),
+        ({"prevalence": 0.75}, "prevalence"),
+        ({"moved": 2.5}, "case mix"),
+        ({}, "none"),
+    ],
+)
+def test_the_cause_is_named_and_only_at_the_center_that_differs(changes: dict[str, float], cause: str) -> None:
+    rng = np.random.default_rng(1)
+    sums, reference = sums_of(panel(**changes), rng)
+    found = compare_centers(sums, reference, rng=rng)
+    assert found["odd"].verdict == cause
+    assert {found[f"site-{i}"].verdict for i in range(4)} == {"none"}
+    if cause != "none":
+        assert all("odd" not in found[f"site-{i}"].against for i in range(4))
+
+
+def test_without_shift_few_panels_name_a_cause() -> None:
+    """100 panels of three centers of 40 patients: at a rate of 5 %, 12 or more have a probability of .004."""
+    alarms = 0
+    for run in range(100):
+        rng = np.random.default_rng([5, run])
+        sums, reference = sums_of({f"site-{i}": center(1000 * run + i, 40) for i in range(3)}, rng)
+        alarms += any(one.verdict != "none" for one in compare_centers(sums, reference, rng=rng, draws=999).values())
+    assert alarms < 12
+
+
+def test_a_p_is_that_of_a_permutation_of_patients() -> None:
+    """The mean over 20 data sets of |p − p| by each axis; the full count is a proof."""
+    from tests.shift_trials import bootstrap_and_permutation
+
+    pairs = [bootstrap_and_permutation(run, draws=499, each=100) for run in range(20)]
+    apart = np.mean([np.abs(boot - exact) for boot, exact in pairs], axis=0)
+    assert apart.mean() < 0.03
+
+
+def test_two_centers_differ_from_each_other() -> None:
+    rng = np.random.default_rng(2)
+    sums, reference = sums_of({"a": center(0), "b": center(1, seen=1.5)}, rng)
+    found = compare_centers(sums, reference, rng=rng)
+    assert [found[name].verdict for name in ("a", "b")] == ["acquisition", "acquisition"]
+    with pytest.raises(ValueError, match="no other center"):
+        compare_centers({"a": sums["a"]}, reference, rng=rng)
+
+
+def test_a_center_outside_the_reference_is_compared_and_not_compared_with() -> None:
+    rng = np.random.default_rng(3)
+    sums, reference = sums_of(panel(seen=1.5), rng)
+    found = compare_centers(sums, reference, rng=rng, against=[f"site-{i}" for i in range(4)])
+    assert found["odd"].against == ("site-0", "site-1", "site-2", "site-3")
+    assert all("odd" not in one.against for one in found.values())
+    assert found["odd"].verdict == "acquisition"
+
+
+def test_z_is_welchs_test_of_standardised_means() -> None:
+    """With one class, each descriptor's z has the p of scipy's Welch test."""
+    rng = np.random.default_rng(4)
+    sites = {name: Patients(center(i).values, np.zeros(120, dtype=np.int64)) for i, name in enumerate("ab")}
+    sums, reference = sums_of(sites, rng)
+    found = compare_centers(sums, reference, rng=rng)["a"]
+    expected = stats.ttest_ind(sites["a"].values[:, :D], sites["b"].values[:, :D], equal_var=False).pvalue
+    z = found.z[reference.coordinates.descriptors]
+    np.testing.assert_allclose(2 * stats.norm.sf(np.abs(z)), expected, rtol=0.01)
+
+
+def test_frechet_against_scipy_and_its_null() -> None:
+    rng = np.random.default_rng(6)
+    sums, reference = sums_of(panel(moved=3.0), rng)
+    where, q = reference.coordinates, reference.axes.shape[1]
+    others = {name: one for name, one in sums.items() if name != "odd"}
+    found = frechet_distance(sums["odd"], others, reference, rng=rng)
+    (m1, c1), (m2, c2) = (gaussian(mean, where, q) for mean in (sums["odd"].mean, pooled(others)))
+    expected = ((m1 - m2) ** 2).sum() + np.trace(c1 + c2 - 2 * linalg.sqrtm(c1 @ c2)).real
+    assert found.distance == pytest.approx(expected, rel=1e-6)
+    assert found.p < 0.02
+    alike = frechet_distance(sums["site-0"], {"site-1": sums["site-1"]}, reference, rng=rng)
+    assert alike.distance > 0.05
+    assert alike.p > 0.05
+
+
+def pooled(others: dict[str, ShiftSums]) -> np.ndarray:
+    total = sum(one.patients for one in others.values())
+    return np.asarray(sum(one.patients / total * one.mean for one in others.values()))
+
+
+def gaussian(mean: np.ndarray, where: object, q: int) -> tuple[np.ndarray, np.ndarray]:
+    along, products = mean[where.axes], mean[where.products]  # type: ignore[attr-defined]
+    moment = np.zeros((q, q))
+    moment[np.triu_indices(q)] = products
+    moment = moment + np.triu(moment, 1).T
+    return along, moment - np.outer(along, along)
+
+
+def test_the_classifier_tells_a_moved_center_and_not_a_like_one() -> None:
+    rng = np.random.default_rng(7)
+    sums, reference = sums_of(panel(moved=2.5), rng)
+    alike = [sums[f"site-{i}"] for i in range(4)]
+    moved = classify(sums["odd"], alike, reference)
+    assert moved.auc > 0.65
+    assert moved.p < 0.001
+    ps = []
+    for run in range(60):
+        rng = np.random.default_rng([8, run])
+        sums, reference = sums_of({f"site-{i}": center(100 * run + i, 60) for i in range(3)}, rng)
+        ps.append(classify(sums["site-0"], [sums["site-1"], sums["site-2"]], reference).p)
+    assert stats.kstest(ps, "uniform").pvalue > 0.001
+
+
+def test_a_card_says_it_in_four_sentences_and_goes_to_json() -> None:
+    rng = np.random.default_rng(9)
+    sums, reference = sums_of(panel(seen=1.5), rng)
+    did = {"odd": Performance(auc=0.71, auc_reference=0.84, calibration_slope=0.6, calibration_intercept=-0.4)}
+    cards = {card.site: card for card in make_cards(sums, reference, rng=rng, performance=did)}
+    odd, other = cards["odd"], cards["site-0"]
+    assert odd.verdict == "acquisition"
+    assert odd.along[0].name == DESCRIPTORS[2]
+    assert odd.how_far.startswith("odd differs from site-0, site-1, site-2 and site-3 (p ")
+    assert "SD higher" in odd.along_what
+    assert "0.710 here, 0.840 at" in odd.what_it_did
+    assert "harmonisation" in odd.what_to_do
+    assert other.verdict == "none"
+    assert "cannot be told from" in other.how_far
+    assert "not known" in other.what_it_did
+    assert json.loads(json.dumps(odd.to_json()))["performance"]["auc"] == 0.71
