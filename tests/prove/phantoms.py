@@ -16,7 +16,7 @@ from client.evaluation import score
 from client.service import site_crops, use_threads
 from client.site import Site
 from client.training import TrainingData, train
-from common.config import Experiment, Source, load_experiment
+from common.config import Experiment, Model, Source, load_experiment
 from common.model import AttentionNet, build_model
 from common.randomness import derive, derive_seed
 from simulation.phantom import write_phantom
@@ -28,7 +28,7 @@ TRAIN_SEED, TEST_SEED = 200, 201
 
 
 def shift_dial() -> Finding:
-    """LymphUs's two centers at four shifts; models from scratch, trained on every case of one center.
+    """LymphUs's two centers at four shifts; the default model from scratch, trained on every case of one center.
 
     Tested on every case of fresh phantoms: of the same machine (own), and of the other (elsewhere); mean over two seeds.
     """
@@ -48,7 +48,7 @@ def shift_dial() -> Finding:
 def _own_and_elsewhere(shift: float) -> tuple[list[float], list[float]]:
     """AUC of each center's own model at home, and of each in the other center; means over seeds."""
     base = load_experiment(Path("configs/experiments/demo.toml"))
-    base = replace(base, model=replace(base.model, weights=None), training=replace(base.training, head_rate=1.0))
+    base = replace(base, model=Model(), training=replace(base.training, head_rate=1.0))
     with tempfile.TemporaryDirectory() as place:
         known, fresh = (_sites(base, Path(place) / str(seed), seed, shift) for seed in (TRAIN_SEED, TEST_SEED))
         crops = {name: site_crops(site, base.crop) for name, site in known.items()}
