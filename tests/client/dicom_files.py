@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import tempfile
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -109,6 +111,25 @@ def by_pillow(values: np.ndarray, kind: str, **options: Any) -> bytes:
     file = io.BytesIO()
     Image.fromarray(values).save(file, kind, **options)
     return file.getvalue()
+
+
+def by_gdcm(dataset: Dataset, syntax: str) -> Dataset:
+    """Compressed by gdcm's encoders: JPEG lossless, JPEG-LS, JPEG 2000."""
+    import gdcm
+
+    with tempfile.TemporaryDirectory() as place:
+        (Path(place) / "plain").write_bytes(written(dataset))
+        reader, change, writer = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax(), gdcm.ImageWriter()
+        reader.SetFileName(f"{place}/plain")
+        assert reader.Read()
+        change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.GetTSType(syntax)))
+        change.SetInput(reader.GetImage())
+        assert change.Change()
+        writer.SetFileName(f"{place}/packed")
+        writer.SetFile(reader.GetFile())
+        writer.SetImage(change.GetOutput())
+        assert writer.Write()
+        return pydicom.dcmread(f"{place}/packed")
 
 
 def palette(seed: int) -> tuple[Dataset, Callable[[np.ndarray], np.ndarray]]:
