@@ -16,7 +16,7 @@ from pydicom.pixels import convert_color_space
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless, generate_uid
 
 US, US_MULTI_FRAME = "1.2.840.10008.5.1.4.1.1.6.1", "1.2.840.10008.5.1.4.1.1.3.1"
-JPEG, JPEG_LOSSLESS, JPEG_2000 = (f"1.2.840.10008.1.2.4.{end}" for end in ("50", "70", "90"))
+JPEG, JPEG_LOSSLESS, JPEG_LS, JPEG_2000 = (f"1.2.840.10008.1.2.4.{end}" for end in ("50", "70", "80", "90"))
 DEFLATED = "1.2.840.10008.1.2.1.99"
 SCREEN = (40, 60)
 """Rows and columns of a screen."""

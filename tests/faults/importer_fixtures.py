@@ -106,18 +106,22 @@ def _dicom(folder: Path) -> Path:
 
 def _dicom_zip(folder: Path) -> Path:
     """With the compressions whose decoders run in a process of their own."""
+    from pydicom.encaps import get_frame
+
     from tests.client import dicom_files as made
 
+    packed = made.by_gdcm(made.picture(made.screen(3)), made.JPEG_LS).PixelData
     streams = {
         made.JPEG_LOSSLESS: made.jpeg_lossless(made.screen(1)),
         made.JPEG_2000: made.by_pillow(made.screen(2), "JPEG2000", no_jp2=True),
+        made.JPEG_LS: get_frame(packed, 0, number_of_frames=1),
     }
     members = {}
-    for number, (name, (syntax, stream)) in enumerate(zip("ab", streams.items(), strict=True), start=1):
+    for number, (name, (syntax, stream)) in enumerate(zip("abc", streams.items(), strict=True), start=1):
         tags = {"PatientID": name * 3, "SOPInstanceUID": f"1.2.826.{number}"}
         dataset = made.encapsulated(made.picture(made.screen(1), **tags), syntax, [stream])
         members[f"{name}/x.dcm"] = made.written(dataset)
-    members["labels.csv"] = b"file,label\na/x.dcm,benign\nb/x.dcm,malignant\n"
+    members["labels.csv"] = b"file,label\na/x.dcm,benign\nb/x.dcm,malignant\nc/x.dcm,benign\n"
     (folder / "export.zip").write_bytes(_packed(members))
     return folder / "export.zip"
 
