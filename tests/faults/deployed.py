@@ -54,9 +54,9 @@ class Deployment:
 
 
 @contextmanager
-def deployment_in(base: Path) -> Iterator[Deployment]:
+def deployment_in(base: Path, *, port: int | None = None) -> Iterator[Deployment]:
     """A server that listens, with its state below `base`. In the end every process stops by itself, and none is left."""
-    made = Deployment(base, free_port())
+    made = Deployment(base, port or free_port())
     try:
         made.start("server", [*SERVER, "start", "--state", str(made.state), "--port", str(made.port)])
         made.await_line("server", "listens on")

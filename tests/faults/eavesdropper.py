@@ -12,20 +12,23 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from common.processes import free_port
+from server.certificates import certificates
 
 
 @contextmanager
 def eavesdropping(port: int, state: Path) -> Iterator[tuple[int, list[bytearray]]]:
-    """Relay to the server of `state` on `port`; gives the port to use instead, and what was heard.
+    """Relay to the server on `port` that will use the certificates of `state`; gives the port to use instead, and what was heard.
 
-    What was heard is one entry for each connection and direction, as plain bytes of HTTP.
+    Clients say goodbye through the relay, so it must outlive them. What was heard is one entry for each connection and direction, as plain bytes of HTTP.
     """
     heard: list[bytearray] = []
     mine, loop = free_port(), asyncio.new_event_loop()
     accepting = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    accepting.load_cert_chain(state / "server.pem", state / "server.key")
-    calling = ssl.create_default_context(cafile=str(state / "ca.crt"))
-    kept = set()  # the loop itself does not keep tasks that wait
+    state.mkdir(parents=True, mode=0o700)
+    files = certificates(state)
+    accepting.load_cert_chain(files.server, files.key)
+    calling = ssl.create_default_context(cafile=str(files.ca))
+    kept: set[asyncio.Task[None] | None] = set()  # the loop itself does not keep tasks that wait
 
     async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         kept.add(asyncio.current_task())

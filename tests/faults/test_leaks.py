@@ -11,6 +11,7 @@ import pytest
 from flwr.app import Message
 
 from common.config import Crop
+from common.processes import free_port
 from server.records import read_records
 from server.run import initial_weights, prepare_run
 from server.submit import submit
@@ -168,13 +169,14 @@ def test_a_deployment_writes_and_sends_none(imported: Imported, tmp_path: Path) 
     (homes["birch"] / "images" / "000003.png").write_bytes(b"torn")
     about = replace(deployed_experiment(tuple(homes), rounds=1), crop=Crop(size=32, region="frame"))
     prepare_run(base / "run", about, initial_weights(about))
-    with deployment_in(base) as there, eavesdropping(there.port, there.state) as (port, heard):
+    port = free_port()
+    with eavesdropping(port, base / "state") as (relay, heard), deployment_in(base, port=port) as there:
         for name, home in homes.items():
-            there.start_client(name, home, port=port)
+            there.start_client(name, home, port=relay)
         for name in homes:
             there.await_line(name, "connected\n")
         assert submit(base / "run", state=there.state, final=False, timeout=200) == 0
-        said = b"".join(heard)
+    said = b"".join(heard)
     events = {event["event"]: event for event in read_records(base / "run" / "records.jsonl")}
     assert (events["train"]["site"], events["failure"]["site"]) == ("ash", "birch")
     assert len(said) > 500_000, "weights travelled"
