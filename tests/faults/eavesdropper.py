@@ -32,8 +32,10 @@ def eavesdropping(port: int, state: Path) -> Iterator[tuple[int, list[bytearray]
 
     async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         kept.add(asyncio.current_task())
-        beyond_reader, beyond_writer = await asyncio.open_connection("127.0.0.1", port, ssl=calling)
-        await asyncio.gather(_pump(reader, beyond_writer, heard), _pump(beyond_reader, writer, heard))
+        with suppress(OSError):  # the server has ended before its clients
+            beyond_reader, beyond_writer = await asyncio.open_connection("127.0.0.1", port, ssl=calling)
+            await asyncio.gather(_pump(reader, beyond_writer, heard), _pump(beyond_reader, writer, heard))
+        writer.close()
         kept.discard(asyncio.current_task())
 
     thread = threading.Thread(target=loop.run_forever, daemon=True)
