@@ -39,7 +39,7 @@ def start_client(site: Path, *, superlink: str, ca: Path, key: Path, state: Path
     _meet(host, port, ca=ca)
     home = (state or about.state) / "flower"
     home.mkdir(parents=True, exist_ok=True)
-    node = _Node(about.id, home, _command(site, superlink=superlink, ca=ca, key=key))
+    node = _Node(about.id, home, _command(site, superlink=superlink, ca=ca, key=key), hidden=(home, site))
     try:
         with signals_as_interrupt():
             _say(f"site {about.id}: connecting to {superlink}")
@@ -56,14 +56,15 @@ class _Node:
     """One SuperNode after another; what their lines tell a person, and why each ended.
 
     The file `connected` stands while the server may count this node as connected; whoever finds it at the start was not
-    ended cleanly the last time.
+    ended cleanly the last time. Its log may be shown to others, so the folders in `hidden` do not stand in it.
     """
 
-    def __init__(self, site_id: str, home: Path, command: list[str]) -> None:
+    def __init__(self, site_id: str, home: Path, command: list[str], *, hidden: tuple[Path, ...] = ()) -> None:
         self.site_id = site_id
         self.log = home / "supernode.log"
         self._home = home
         self._command = command
+        self._hidden = hidden
         self._mark = home / "connected"
         self._refused = ""
         self._last = ""
@@ -73,7 +74,9 @@ class _Node:
         """Run a SuperNode to its end; whether to come back after a while. RunFailed where that makes no sense."""
         self._refused = self._last = ""
         environment = flower_environment(self._home)
-        child = Foreground(self._command, environment=environment, log=self.log, on_line=self._hear)
+        child = Foreground(
+            self._command, environment=environment, log=self.log, on_line=self._hear, hidden=self._hidden
+        )
         try:
             with child:
                 code = child.wait()

@@ -84,7 +84,8 @@ class Foreground:
 
     `with Foreground(command, environment=…, log=…) as child: code = child.wait()`. Leaving the block ends the child: a
     polite SIGTERM, then SIGKILL to its process group and, on Linux, to every descendant, also those that went to sessions
-    of their own; they are known by a mark in their environment. Linux: it gets SIGTERM too when this process dies.
+    of their own; they are known by a mark in their environment. Linux: it gets SIGTERM too when this process dies. Of
+    folders in `hidden` the lines keep nothing but three dots.
     """
 
     def __init__(
@@ -94,10 +95,12 @@ class Foreground:
         environment: Mapping[str, str],
         log: Path,
         on_line: Callable[[str], None] | None = None,
+        hidden: Sequence[Path] = (),
     ) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
         self._log = log
         self._on_line = on_line
+        self._hidden = sorted((str(folder.resolve()) for folder in hidden), key=len, reverse=True)
         self._mark = f"{_MARK}_{os.getpid()}_{secrets.token_hex(8)}"
         self._process = subprocess.Popen(
             [flower_command(command[0]), *command[1:]],
@@ -161,6 +164,8 @@ class Foreground:
                 line = _COLOUR.sub("", raw.decode("utf-8", "replace")).rstrip()
                 if "uvicorn.access" in line and line.endswith(" 200"):
                     continue
+                for folder in self._hidden:
+                    line = line.replace(folder, "…")
                 log.write(f"{line}\n".encode())
                 if self._on_line:
                     self._on_line(line)

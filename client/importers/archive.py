@@ -96,8 +96,13 @@ class _Zip(Protocol):
 
 
 @contextmanager
-def open_archive(source: Path, *, label: str, password_file: str | None = None) -> Iterator[Archive]:
-    """Open a zip or a folder and check every name in it, and the password where it is encrypted. Raises BadInput."""
+def open_archive(
+    source: Path, *, label: str, password_file: str | None = None, any_size: bool = False
+) -> Iterator[Archive]:
+    """Open a zip or a folder and check every name in it, and the password where it is encrypted. Raises BadInput.
+
+    With `any_size` a zip may hold members that are too large to be read; whoever gives it looks at `Member.size` first.
+    """
     password = None if password_file is None else _password(Path(password_file))
     if source.is_dir():
         paths = _folder_paths(source, label)
@@ -106,7 +111,7 @@ def open_archive(source: Path, *, label: str, password_file: str | None = None) 
         return
     with _opened(source, label, password) as opened:
         infos = _files(opened)
-        _check_zip(infos, label)
+        _check_zip(infos, label, any_size=any_size)
         _check_password(opened, infos, password, label)
         paths = tuple(PurePosixPath(info.filename) for info in infos)
         yield Archive(label, paths, _zip_reader(opened, infos), tuple(info.file_size for info in infos))
@@ -148,7 +153,7 @@ def _files(opened: _Zip) -> list[zipfile.ZipInfo]:
     return [info for info in opened.infolist() if not info.filename.endswith("/")]  # is_dir() fails on an empty name
 
 
-def _check_zip(infos: list[zipfile.ZipInfo], label: str) -> None:
+def _check_zip(infos: list[zipfile.ZipInfo], label: str, *, any_size: bool) -> None:
     if len(infos) > MAX_MEMBERS:
         raise BadInput(f"{label}: more than {MAX_MEMBERS} members; no data set has as many")
     seen: set[str] = set()
@@ -159,7 +164,7 @@ def _check_zip(infos: list[zipfile.ZipInfo], label: str) -> None:
             raise BadInput(f"{where}: its name leads out of the archive; do not trust this file")
         if stat.S_ISLNK(info.external_attr >> 16):
             raise BadInput(f"{where}: a symbolic link; do not trust this file")
-        if info.file_size > MAX_MEMBER_BYTES:
+        if info.file_size > MAX_MEMBER_BYTES and not any_size:
             raise BadInput(f"{where}: unpacks to more than {MAX_MEMBER_BYTES >> 20} MiB; do not trust this file")
         folded = unicodedata.normalize("NFC", str(path)).casefold()
         if folded in seen:

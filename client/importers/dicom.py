@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from pydicom.dataset import Dataset
 
-from client.importers.archive import Archive, Member, open_archive
+from client.importers.archive import MAX_MEMBER_BYTES, Archive, Member, open_archive
 from client.importers.case import Case, Collection, Skipped
 from client.importers.dicom_decoder import Decoder
 from client.importers.dicom_file import Found, LeftOut, parsed, ultrasound
@@ -61,7 +61,7 @@ def dicom(source: Path, options: ImportOptions) -> Iterator[list[Collection]]:
     if not source.exists():
         raise BadInput(f"{source}: no such file or folder; give the folder that holds one folder for each class")
     with (
-        open_archive(source, label="source", password_file=options.password_file) as archive,
+        open_archive(source, label="source", password_file=options.password_file, any_size=True) as archive,
         closing(_Pictures()) as pictures,
     ):
         yield [_collection(site, archive, options.task, pictures)]
@@ -149,6 +149,9 @@ def _headers(archive: Archive) -> tuple[list[tuple[Member, Found]], list[Skipped
             skipped.append(Skipped(member.where, "a hidden file"))
             continue
         if _is_table(member):
+            continue
+        if member.size > MAX_MEMBER_BYTES:
+            skipped.append(Skipped(member.where, f"larger than {MAX_MEMBER_BYTES >> 20} MiB; export fewer frames"))
             continue
         try:
             files.append((member, ultrasound(member.read(), where=member.where)))

@@ -23,7 +23,7 @@ import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filereader import read_dataset
 from pydicom.filewriter import write_file_meta_info
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
 from client.box import Box
 from client.importers.archive import MAX_MEMBER_BYTES
@@ -59,6 +59,8 @@ _SYNTAXES = frozenset(
         ".4.50", ".4.51", ".4.57", ".4.70", ".4.80", ".4.81", ".4.90", ".4.91",  # JPEG, JPEG-LS, JPEG 2000
     )
 )  # fmt: skip
+_TWELVE_BITS = "1.2.840.10008.1.2.4.51"
+"""JPEG extended, whose decoders here stop at 8 bits."""
 _GRAY = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 _VOLUME = "1.2.840.10008.5.1.4.1.1.6.2"
@@ -136,7 +138,7 @@ def _inflated(content: bytes, *, where: str) -> bytes:
     meta = read_dataset(stream, False, True, stop_when=lambda tag, _vr, _length: tag.group != 2)
     syntax = str(meta.get("TransferSyntaxUID", ""))
     if syntax not in _SYNTAXES:
-        raise LeftOut("its transfer syntax is not read (a video, or unknown); export it uncompressed or as JPEG")
+        raise LeftOut(f"its transfer syntax, {_known(syntax)}, is not read; export it uncompressed or as JPEG")
     if syntax != DeflatedExplicitVRLittleEndian:
         return content
     inflated = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content[stream.tell() :], MAX_MEMBER_BYTES + 1)
@@ -148,6 +150,14 @@ def _inflated(content: bytes, *, where: str) -> bytes:
     write_file_meta_info(plain, FileMetaDataset(meta), enforce_standard=False)
     plain.write(inflated)
     return bytes(plain.getvalue())
+
+
+def _known(syntax: str) -> str:
+    """A transfer syntax by its name, or its number where the standard is young; another's number may name somebody."""
+    uid = UID(syntax)
+    if uid.is_private or not re.fullmatch(r"1\.2\.840\.10008\.1\.2(\.\d{1,3}){1,3}", syntax):
+        return "which the standard does not know"
+    return uid.name if uid.is_transfer_syntax else syntax
 
 
 def ultrasound(content: bytes, *, where: str) -> Found:
@@ -206,6 +216,8 @@ def _checked_frames(dataset: Dataset) -> int:
         raise LeftOut("its kind of colours (PhotometricInterpretation) is not read; export it as RGB or gray")
     if _number(dataset, "BitsAllocated") not in (8, 16):
         raise LeftOut("neither 8 nor 16 bits a sample; export it with 8 or 16")
+    if dataset.file_meta.TransferSyntaxUID == _TWELVE_BITS and _number(dataset, "BitsAllocated") != 8:
+        raise LeftOut(f"its transfer syntax, {_known(_TWELVE_BITS)}, is read up to 8 bits only; export it uncompressed")
     return frames
 
 

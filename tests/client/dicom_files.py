@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import tempfile
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,7 @@ from pydicom.pixels import convert_color_space
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless, generate_uid
 
 US, US_MULTI_FRAME = "1.2.840.10008.5.1.4.1.1.6.1", "1.2.840.10008.5.1.4.1.1.3.1"
-JPEG, JPEG_LOSSLESS, JPEG_2000 = (f"1.2.840.10008.1.2.4.{end}" for end in ("50", "70", "90"))
+JPEG, JPEG_LOSSLESS, JPEG_LS, JPEG_2000 = (f"1.2.840.10008.1.2.4.{end}" for end in ("50", "70", "80", "90"))
 DEFLATED = "1.2.840.10008.1.2.1.99"
 SCREEN = (40, 60)
 """Rows and columns of a screen."""
@@ -109,6 +111,25 @@ def by_pillow(values: np.ndarray, kind: str, **options: Any) -> bytes:
     file = io.BytesIO()
     Image.fromarray(values).save(file, kind, **options)
     return file.getvalue()
+
+
+def by_gdcm(dataset: Dataset, syntax: str) -> Dataset:
+    """Compressed by gdcm's encoders: JPEG lossless, JPEG-LS, JPEG 2000."""
+    import gdcm
+
+    with tempfile.TemporaryDirectory() as place:
+        (Path(place) / "plain").write_bytes(written(dataset))
+        reader, change, writer = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax(), gdcm.ImageWriter()
+        reader.SetFileName(f"{place}/plain")
+        assert reader.Read()
+        change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.GetTSType(syntax)))
+        change.SetInput(reader.GetImage())
+        assert change.Change()
+        writer.SetFileName(f"{place}/packed")
+        writer.SetFile(reader.GetFile())
+        writer.SetImage(change.GetOutput())
+        assert writer.Write()
+        return pydicom.dcmread(f"{place}/packed")
 
 
 def palette(seed: int) -> tuple[Dataset, Callable[[np.ndarray], np.ndarray]]:

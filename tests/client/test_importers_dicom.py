@@ -24,6 +24,7 @@ from pydicom.pixels import apply_color_lut, apply_windowing, convert_color_space
 from pydicom.uid import UID
 
 from client.importers import import_site
+from client.importers.archive import MAX_MEMBER_BYTES
 from client.importers.case import ImportSummary
 from client.importers.dicom_decoder import Decoder
 from client.importers.dicom_file import ultrasound
@@ -178,6 +179,50 @@ def test_pixels_of_every_kind_arrive_and_text_does_not(every_kind: Site, kind: s
     assert np.abs(values - expected).max() <= tolerance
 
 
+PLAIN = {
+    "gray": lambda: (picture(screen(1)), tissue(screen(1))),
+    "twelve-bits": windowed,
+    "colours": rgb,
+}
+LOSSLESS = {
+    "JPEG lossless": "1.2.840.10008.1.2.4.57",
+    "JPEG lossless, first order": "1.2.840.10008.1.2.4.70",
+    "JPEG-LS": "1.2.840.10008.1.2.4.80",
+    "JPEG-LS, near": "1.2.840.10008.1.2.4.81",
+    "JPEG 2000, lossless": "1.2.840.10008.1.2.4.90",
+    "JPEG 2000": "1.2.840.10008.1.2.4.91",
+    "RLE": "1.2.840.10008.1.2.5",
+}
+
+
+def test_every_lossless_compression_gives_the_raw_pixels(tmp_path: Path) -> None:
+    """Of gray, of 12 bits through a window, and of colours; gdcm's encoders lose nothing in any of these syntaxes."""
+    names = [f"{syntax} of {plain}" for syntax in LOSSLESS for plain in PLAIN]
+    files: dict[str, Dataset | bytes] = {}
+    for number, name in enumerate(names):
+        syntax, _, plain = name.rpartition(" of ")
+        packed = made.by_gdcm(PLAIN[plain]()[0], LOSSLESS[syntax])
+        assert packed.file_meta.TransferSyntaxUID == LOSSLESS[syntax]
+        assert len(packed.PixelData) < 2 * PLAIN[plain]()[0].Rows * 60 * 3
+        files[f"a/{number:02d}"] = packed
+    site, _ = imported(tmp_path, {**files, "b/x.dcm": other()})
+    for row, name in enumerate(names):
+        expected = PLAIN[name.rpartition(" of ")[2]]()[1]
+        assert np.abs(stored(site, row) - expected).max() <= 1, name
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["SC_rgb_jls_lossy_line", "SC_rgb_jls_lossy_sample", "SC_rgb_jpeg_gdcm", "SC_rgb_jpeg_dcmtk", "SC_rgb_gdcm_KY"],
+)
+def test_compressed_files_of_other_makers(tmp_path: Path, name: str) -> None:
+    """One picture that comes with pydicom, packed by several programs, lossy too; run lengths in pydicom's hands are the oracle."""
+    packed, raw = (pydicom.dcmread(pydicom.data.get_testdata_file(f"{file}.dcm")) for file in (name, "SC_rgb_rle"))
+    packed.Modality, packed.PatientID, packed.BurnedInAnnotation = "US", "P1", "NO"
+    site, _ = imported(tmp_path, {"a/x": packed, "b/y": other()})
+    assert np.abs(stored(site, 0) - luma(pixel_array(raw))).max() <= 6
+
+
 def test_no_pixel_outside_the_region_survives(tmp_path: Path) -> None:
     """Text is 255 and tissue at most 249: whatever is 255 in the site folder was text."""
     cine = np.stack([screen(seed) for seed in range(7)])
@@ -246,6 +291,10 @@ def test_covariates_and_device(tmp_path: Path) -> None:
     assert site.devices == ("Acme Scan 7", "Acme Scan 7", "Acme Scan 7", None)
 
 
+def film() -> Dataset:
+    return made.encapsulated(picture(screen(1)), "1.2.840.10008.1.2.4.102", [b"xx"])
+
+
 def test_what_is_left_out_has_a_reason(tmp_path: Path) -> None:
     no_text = {"SequenceOfUltrasoundRegions": None}
     site, summary = imported(
@@ -262,7 +311,10 @@ def test_what_is_left_out_has_a_reason(tmp_path: Path) -> None:
                 screen(1), SequenceOfUltrasoundRegions=[region((0, 0, 59, 39))], BurnedInAnnotation="YES"
             ),
             "a/volume": picture(screen(1), SOPClassUID="1.2.840.10008.5.1.4.1.1.6.2"),
-            "a/film": made.encapsulated(picture(screen(1)), "1.2.840.10008.1.2.4.102", [b"xx"]),
+            "a/film": film(),
+            "a/young": written(film()).replace(b".10008.1.2.4.102", b".10008.1.2.4.112"),
+            "a/own": written(film()).replace(b".10008.1.2.4.102", b".113619.5.4.1990"),
+            "a/deep": made.encapsulated(picture(screen(1).astype(np.uint16)), "1.2.840.10008.1.2.4.51", [b"xx"]),
             "a/huge": picture(screen(1), Rows=16000, Columns=16000),
             "a/report.pdf": b"%PDF",
             "a/.hidden": b"",
@@ -270,14 +322,32 @@ def test_what_is_left_out_has_a_reason(tmp_path: Path) -> None:
             "b/other": other(),
         },
     )  # fmt: skip
-    assert (summary.images, summary.skipped) == (3, 12)
+    assert (summary.images, summary.skipped) == (3, 15)
     assert np.array_equal(stored(site, 0), screen(2))
     found = " | ".join(reasons(site))
     for said, count in {
         "not ultrasound": 1, "no PatientID": 2, "no 2D tissue region": 2, "region is the whole picture": 1, "3D volume": 1,
-        "transfer syntax": 1, "pixels in a frame": 1, "not a DICOM file": 1, "hidden": 1, "in no class folder": 1,
+        "syntax, MPEG-4 AVC/H.264 High Profile / Level 4.1, is not read": 1, "syntax, 1.2.840.10008.1.2.4.112, is not": 1,
+        "syntax, which the standard does not know, is not read": 1, "JPEG Extended (Process 2 and 4), is read up to 8": 1,
+        "pixels in a frame": 1, "not a DICOM file": 1, "hidden": 1, "in no class folder": 1,
     }.items():  # fmt: skip
         assert found.count(said) == count, said
+
+
+def test_a_file_that_is_too_large_is_left_out(tmp_path: Path) -> None:
+    """As a hole on disk it takes no room, in a zip hardly any."""
+    files = {"a/x": picture(screen(1)), "b/y": other()}
+    source = folder(tmp_path / "in", files)
+    with (source / "a/loop").open("wb") as file:
+        file.write(written(picture(screen(2), PatientID="P2")))
+        file.truncate(MAX_MEMBER_BYTES + 1)
+    with zipfile.ZipFile(tmp_path / "in.zip", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for path in sorted(source.rglob("?/*")):
+            archive.write(path, path.relative_to(source))
+    for name, place in (("folder", source), ("zip", tmp_path / "in.zip")):
+        (summary,) = import_site("dicom", place, tmp_path / name, options=OPTIONS)
+        assert (summary.images, summary.patients, summary.skipped) == (2, 2, 1)
+        assert reasons(load_site(summary.folder)) == ["larger than 256 MiB; export fewer frames"]
 
 
 def test_split_folders_and_a_zip_with_a_folder_around(tmp_path: Path) -> None:

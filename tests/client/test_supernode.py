@@ -93,6 +93,13 @@ def test_other_ends_say_why(tmp_path: Path, script: str, why: str) -> None:
         node(tmp_path, script).serve()
 
 
+def test_the_log_does_not_say_where_the_site_lies(tmp_path: Path) -> None:
+    site = tmp_path / "a patient's folder"
+    command = ["sh", "-c", f'echo "installed to {site}/state/flower/apps, from {site}"']
+    assert _Node("tal", site / "state/flower", command, hidden=(site, site / "state/flower")).serve() is False
+    assert (site / "state/flower/supernode.log").read_text() == "installed to …/apps, from …\n"
+
+
 def test_a_clean_end_leaves_no_mark(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert node(tmp_path, "ended").serve() is False
     assert not (tmp_path / "connected").exists()

@@ -8,87 +8,38 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import tomli_w
-from small_sites import CLIENT, SERVER, experiment, write_sites
 
 from common.config import to_table
 from common.files import read_json
-from common.processes import free_port
 from common.weights import fingerprint, load
 from server.records import read_records
 from server.run import MODEL, initial_weights, prepare_run
 from server.submit import submit
-from server.superlink import new_site_key
+from tests.faults.deployed import Deployment, await_true, deployment_in
+from tests.faults.small_sites import SERVER, experiment, write_sites
 
 NAMES = ("alpha", "beta", "gamma")
-MARK = f"SONOFED_TEST_{os.getpid()}"
-
-
-@dataclass
-class Deployment:
-    """Processes by name, each with a file of what it said."""
-
-    base: Path
-    port: int
-    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
-
-    @property
-    def state(self) -> Path:
-        return self.base / "state"
-
-    def start(self, name: str, command: list[str]) -> None:
-        with self._log(name).open("wb") as log:
-            self.processes[name] = subprocess.Popen(
-                command, stdout=log, stderr=subprocess.STDOUT, cwd=self.base, env={**os.environ, MARK: "1"}
-            )
-
-    def said(self, name: str) -> str:
-        return self._log(name).read_text()
-
-    def await_line(self, name: str, line: str, *, seconds: float = 120) -> None:
-        await_true(lambda: line in self.said(name), seconds=seconds, what=lambda: f"{name}: {self.said(name)}")
-
-    def _log(self, name: str) -> Path:
-        return self.base / f"{name}.out"
-
-
-def await_true(condition: Callable[[], bool], *, seconds: float, what: Callable[[], str]) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, what()
-        time.sleep(0.2)
 
 
 @pytest.fixture(scope="module")
 def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    made = Deployment(tmp_path_factory.mktemp("deployment"), free_port())
-    write_sites(made.base / "sites", NAMES)
-    try:
-        made.start("server", [*SERVER, "start", "--state", str(made.state), "--port", str(made.port)])
-        made.await_line("server", "listens on")
+    base = tmp_path_factory.mktemp("deployment")
+    write_sites(base / "sites", NAMES)
+    with deployment_in(base) as made:
         yield made
-    finally:
-        for process in reversed(made.processes.values()):
-            process.terminate()
-        codes = {name: process.wait(timeout=60) for name, process in made.processes.items()}
-    assert codes == dict.fromkeys(made.processes, 0)
-    await_true(lambda: not marked(MARK), seconds=15, what=lambda: f"left behind: {marked(MARK)}")
 
 
 @pytest.fixture(scope="module")
 def clients(deployment: Deployment) -> Deployment:
     for name in NAMES:
-        key = new_site_key(deployment.state, name)
-        site, address = deployment.base / "sites" / name, f"127.0.0.1:{deployment.port}"
-        files = ["--ca", str(deployment.state / "ca.crt"), "--key", str(key)]
-        deployment.start(name, [*CLIENT, "start", str(site), "--superlink", address, *files])
+        deployment.start_client(name, deployment.base / "sites" / name)
     for name in NAMES:
         deployment.await_line(name, "connected\n")
     return deployment
@@ -189,18 +140,6 @@ def run_in_process(folder: Path, sites: list[Path]) -> None:
     from simulation.grid import run_locally
 
     run_locally(server_app, client_app, sites, {"run-folder": str(folder)})
-
-
-def marked(variable: str) -> list[str]:
-    """The command lines of living processes whose environment holds `variable`."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if f"{variable}=".encode() in (folder / "environ").read_bytes() and int(folder.name) != os.getpid():
-                found.append((folder / "cmdline").read_bytes().replace(b"\0", b" ").decode())
-        except OSError:
-            continue
-    return found
 
 
 def child_of(pid: int) -> int:

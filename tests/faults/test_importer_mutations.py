@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,20 @@ def test_damaged_sources_give_errors_of_our_own() -> None:
         counts = found.outcomes[name]
         assert counts.get("BadInput", 0) >= 5, name  # the damage is felt,
         assert counts.get("imported", 0) >= 5, name  # and does not break everything
+
+
+def test_sources_hold_the_same_bytes_whenever_they_are_built(tmp_path: Path) -> None:
+    """Zips count in steps of two seconds, and chance never gives the same twice."""
+    first = {name: built(fixture, tmp_path / "first" / name) for name, fixture in FIXTURES.items()}
+    time.sleep(2.1)
+    again = {name: built(fixture, tmp_path / "again" / name) for name, fixture in FIXTURES.items()}
+    assert [name for name in FIXTURES if first[name] != again[name]] == []
+
+
+def built(fixture: Fixture, folder: Path) -> dict[str, bytes]:
+    folder.mkdir(parents=True)
+    fixture.build(folder)
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def leaky(_format: str, source: Path, parent: Path, **_options: object) -> list[object]:

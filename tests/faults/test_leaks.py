@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 from flwr.app import Message
 
+from common.config import Crop
+from common.processes import free_port
+from server.records import read_records
+from server.run import initial_weights, prepare_run
+from server.submit import submit
 from tests.experiments import command, write_experiment
 from tests.faults import token_sources
+from tests.faults.deployed import deployment_in
+from tests.faults.eavesdropper import eavesdropping
+from tests.faults.small_sites import experiment as deployed_experiment
 from tests.faults.token_sources import Tokens
 
 PATTERN = r"^[^/]+/(?P<patient>[^/]+)/"
@@ -150,6 +158,35 @@ def _recorder(heard: list[bytes]):  # type: ignore[no-untyped-def]
             heard.extend(array.data for array in arrays.values())
 
     return record
+
+
+def test_a_deployment_writes_and_sends_none(imported: Imported, tmp_path: Path) -> None:
+    """Two hospitals whose folders bear tokens too. A picture of one is damaged: its error travels, the other's weights do."""
+    tokens, base = imported.tokens, tmp_path / "all"
+    homes = {name: base / tokens.new() / name for name in ("ash", "birch")}
+    for name, home in homes.items():
+        shutil.copytree(imported.sites / name, home)
+    (homes["birch"] / "images" / "000003.png").write_bytes(b"torn")
+    about = replace(deployed_experiment(tuple(homes), rounds=1), crop=Crop(size=32, region="frame"))
+    prepare_run(base / "run", about, initial_weights(about))
+    port = free_port()
+    with eavesdropping(port, base / "state") as (relay, heard), deployment_in(base, port=port) as there:
+        for name, home in homes.items():
+            there.start_client(name, home, port=relay)
+        for name in homes:
+            there.await_line(name, "connected\n")
+        assert submit(base / "run", state=there.state, final=False, timeout=200) == 0
+    said = b"".join(heard)
+    events = {event["event"]: event for event in read_records(base / "run" / "records.jsonl")}
+    assert (events["train"]["site"], events["failure"]["site"]) == ("ash", "birch")
+    assert len(said) > 500_000, "weights travelled"
+    assert events["failure"]["why"][:20].encode() in said, "and the error did, in plain bytes"
+    assert tokens.in_(said) == []
+    assert {"superlink.db", "superlink.log", "supernode.log"} <= {file.name for file in outside_private(base)}
+    assert [leaks(tokens, home) for home in homes.values()] == [{}, {}]
+    for home in homes.values():
+        shutil.rmtree(home.parent)  # its name is a token, and was searched for inside
+    assert leaks(tokens, base) == {}
 
 
 def test_errors_about_damaged_sources_and_sites_name_none(imported: Imported, tmp_path: Path) -> None:
