@@ -1,4 +1,4 @@
-"""Scores that a site keeps between the two messages of one evaluation, so that no image is scored twice.
+"""Scores that a site keeps between the messages of one evaluation, so that no image is scored twice.
 
 They lie in the site's state folder under a name that says which weights, cases and settings made them, and are taken away
 by the message that needs them last. A file that is gone or torn only costs the scoring again.
@@ -6,7 +6,7 @@ by the message that needs them last. A file that is gone or torn only costs the 
 
 from __future__ import annotations
 
-__all__ = ["keep_scores", "scores_name", "taken_scores"]
+__all__ = ["keep_scores", "kept_scores", "scores_name"]
 
 import io
 from contextlib import suppress
@@ -39,10 +39,11 @@ def keep_scores(state: Path, name: str, scores: np.ndarray) -> None:
     write_atomic(state / name, buffer.getvalue())
 
 
-def taken_scores(state: Path, name: str, *, cases: int) -> np.ndarray | None:
-    """The kept scores of this name, which are then gone; None where there are none for so many cases."""
+def kept_scores(state: Path, name: str, *, cases: int, take: bool) -> np.ndarray | None:
+    """The kept scores of this name, gone then if `take`; None where there are none for so many cases."""
     scores = None
     with suppress(OSError, ValueError, EOFError):
         scores = np.load(state / name, allow_pickle=False)
-        (state / name).unlink(missing_ok=True)
+        if take:
+            (state / name).unlink(missing_ok=True)
     return scores if scores is not None and scores.ndim == 2 and len(scores) == cases else None

@@ -128,15 +128,14 @@ def answer_evaluate(site: Site, order: EvaluateOrder, weights: Weights) -> Evalu
 
 
 def scores_of(site: Site, rows: np.ndarray, order: EvaluateOrder, weights: Weights, *, part: str) -> np.ndarray:
-    """The scores (N, K) of the cases `rows`; those of the stage `counts` are kept for the stage `placements`."""
+    """The scores (N, K) of the cases `rows`; those of test cases are kept from the first pass on until their placements."""
     from client.evaluation import score
-    from client.kept import keep_scores, scores_name, taken_scores
+    from client.kept import keep_scores, kept_scores, scores_name
 
     name = scores_name(order, weights, part=part, data_sha256=site.data_sha256)
-    if order.stage == "placements":
-        kept = taken_scores(site.state, name, cases=len(rows))
-        if kept is not None:
-            return kept
+    kept = kept_scores(site.state, name, cases=len(rows), take=order.stage == "placements")
+    if kept is not None:
+        return kept
     scores = score(
         model_of(order, weights),
         site_crops(site, order.crop)[rows],
@@ -144,7 +143,7 @@ def scores_of(site: Site, rows: np.ndarray, order: EvaluateOrder, weights: Weigh
         zooms=order.evaluation.zooms,
         precision=order.training.precision,
     )
-    if order.stage == "counts":
+    if part == "test" and order.stage in ("first-pass", "counts"):
         keep_scores(site.state, name, scores)
     return scores
 

@@ -1,7 +1,8 @@
 """All training sites' cases put together, where the server sees totals alone: three secure sums, 1,024 bins.
 
-The threshold and the bins come from the total of val histograms, counts from a total over test cases. These totals go
-back to the sites, each takes its own cases off, and the influence and calibration sums come back as a third total.
+The threshold comes from the total of val histograms, the bins from that of test histograms, counts from a total over test
+cases between these bins. Totals go back to the sites, each takes its own cases off, and the influence and calibration sums
+come back as a third total.
 """
 
 from __future__ import annotations
@@ -38,18 +39,26 @@ class UnderMasks:
     weights: Weights
 
     def first_pass(self, order: EvaluateOrder, sites: Collection[str]) -> tuple[FirstPass, Mapping[str, str]]:
-        """Sensitivity `evaluation.sensitivity` on the sites' val cases, and everybody's bins; and who failed, and why."""
-        asked = replace(order, stage="first-pass")
+        """Sensitivity `evaluation.sensitivity` on the sites' val cases, and everybody's bins; and who failed, and why.
+
+        Where test cases are put together, the bins are quantiles of theirs: only totals are told, and bins choose nothing.
+        """
+        tested = self.experiment.protocol == "in-federation"
+        parts = {**order.parts, **({"test": ("test",)} if tested else {})}
+        asked = replace(order, stage="first-pass", parts=parts)
         found = self._totals(asked, sites, purpose="final val")
+        first = self._agreed(found, "val", asked)
+        return (replace(first, edges=self._agreed(found, "test", asked).edges) if tested else first), found.failures
+
+    def _agreed(self, found: Totals, part: str, order: EvaluateOrder) -> FirstPass:
         task = self.experiment.task
-        first = agree(
-            {_TOTAL: self._read(found, "val", asked).histograms},
+        return agree(
+            {_TOTAL: self._read(found, part, order).histograms},
             questions=task.questions,
             positive_index=task.positive_index,
             sensitivity=self.experiment.evaluation.sensitivity,
             bins=SECURE_BINS,
         )
-        return first, found.failures
 
     def counting(self, order: EvaluateOrder, first: FirstPass) -> EvaluateOrder:
         """The order for a site's own numbers; its counts are asked for under masks."""

@@ -95,13 +95,18 @@ def _pooled(cases: Cases, judge: Judge, test: Mapping[str, _SiteCases]) -> tuple
     """The sites' test histograms of a judge put together, between bins agreed on over its scores of val cases."""
     task = cases.experiment.task
     val = {site: _of(cases, judge, site, cases.sites[site].rows("val")) for site in cases.trainers}
+    secure = cases.experiment.evaluation.secure
     grid = [FIXED] * len(task.questions)
     first = agree(
-        {s: histograms_of(task, *c, edges=grid, smallest=_cell(cases, s)) for s, c in val.items() if len(c[0])},
+        {
+            s: histograms_of(task, *c, edges=grid, smallest=_cell(cases, s))
+            for s, c in (test if secure else val).items()
+            if len(c[0])
+        },
         questions=task.questions,
         positive_index=task.positive_index,
         sensitivity=cases.experiment.evaluation.sensitivity,
-        bins=SECURE_BINS if cases.experiment.evaluation.secure else PLAIN_BINS,
+        bins=SECURE_BINS if secure else PLAIN_BINS,
     )
     told = {s: histograms_of(task, *c, edges=first.edges, smallest=_cell(cases, s)) for s, c in test.items()}
     return pool(told, first.edges, questions=task.questions, positive_index=task.positive_index)

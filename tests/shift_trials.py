@@ -68,16 +68,18 @@ def bootstrap_and_permutation(
 ) -> tuple[np.ndarray, np.ndarray]:
     """p of the three axes of one center of three alike: by the sites' draws, and by permuting patients centrally.
 
-    Case mix and acquisition permute within class; prevalence, whose values are lattice points, has its mid-p.
+    Case mix and acquisition permute within class; prevalence, whose values are lattice points, has its mid-p. Where the
+    panel took a center out of the reference, the permutation has the same two centers that were compared.
     """
     rng = np.random.default_rng([3, run])
     sites = draw_sites(rng, [make_bank(each=each)] * 3, patients, prevalence=[0.5] * 3, bright=[_BRIGHT] * 3)
     sums, reference = sums_of(sites, rng)
     found = compare_centers(sums, reference, rng=rng)["site-0"]
     boot = np.array([found.p[axis] for axis in AXES])
-    values = reference.embed(np.concatenate([sites[name].values for name in sorted(sites)]))
-    classes = np.concatenate([sites[name].classes for name in sorted(sites)])
-    site = np.repeat(np.arange(3), patients)
+    compared = ("site-0", *found.against)
+    values = reference.embed(np.concatenate([sites[name].values for name in compared]))
+    classes = np.concatenate([sites[name].classes for name in compared])
+    site = np.repeat(np.arange(len(compared)), patients)
     d, where, c = len(reference.spread), reference.coordinates, len(reference.weights)
     fourier = slice(where.fourier.start - c, where.fourier.stop - c)
     mean, variance = np.zeros((draws + 1, values.shape[1])), np.zeros((draws + 1, d))
@@ -85,7 +87,7 @@ def bootstrap_and_permutation(
         rows = np.flatnonzero(classes == k)
         orders = np.stack([np.arange(len(rows)), *(rng.permutation(len(rows)) for _ in range(draws))])
         drawn = site[rows][orders]
-        for s, share in enumerate((1.0, -0.5, -0.5)):
+        for s, share in enumerate((1.0, *(-1 / len(found.against),) * len(found.against))):
             member = (drawn == s).astype(np.float64)
             n = member[0].sum()
             own, weight = member @ values[rows] / n, share * reference.weights[k]

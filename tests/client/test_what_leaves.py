@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from client.evidence import report_part
-from client.kept import keep_scores, scores_name, taken_scores
+from client.kept import keep_scores, kept_scores, scores_name
 from client.measures import measure_cases, permitted
 from client.site import Site, load_site
 from common.bins import PLAIN_BINS, SECURE_BINS, equal_edges
@@ -176,12 +176,13 @@ def test_scores_are_kept_for_one_message(tmp_path: Path) -> None:
     keep_scores(tmp_path / "state", others[0], scores)
     keep_scores(tmp_path / "state", name, scores)
     assert [path.name for path in (tmp_path / "state").iterdir()] == [name]
-    np.testing.assert_array_equal(taken_scores(tmp_path / "state", name, cases=4), scores)
-    assert taken_scores(tmp_path / "state", name, cases=4) is None
+    np.testing.assert_array_equal(kept_scores(tmp_path / "state", name, cases=4, take=False), scores)
+    np.testing.assert_array_equal(kept_scores(tmp_path / "state", name, cases=4, take=True), scores)
+    assert kept_scores(tmp_path / "state", name, cases=4, take=True) is None
     keep_scores(tmp_path / "state", name, scores)
-    assert taken_scores(tmp_path / "state", name, cases=5) is None
+    assert kept_scores(tmp_path / "state", name, cases=5, take=True) is None
     (tmp_path / "state" / name).write_bytes(b"torn")
-    assert taken_scores(tmp_path / "state", name, cases=4) is None
+    assert kept_scores(tmp_path / "state", name, cases=4, take=True) is None
 
 
 def test_reports_are_json_without_nan(tmp_path: Path) -> None:
