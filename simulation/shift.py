@@ -6,7 +6,7 @@ not learn from (val and test patients; every patient of a held-out site): featur
 
 from __future__ import annotations
 
-__all__ = ["shift_cards"]
+__all__ = ["cards_of", "shift_cards"]
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -38,8 +38,15 @@ def shift_cards(
     )
     if plan is None:
         return ()
-    task = experiment.task
     patients = {name: _patients(run, plan, experiment, site) for name, site in sorted(sites.items())}
+    return cards_of(patients, experiment, sites, rows)
+
+
+def cards_of(
+    patients: Mapping[str, Patients], experiment: Experiment, sites: Mapping[str, Site], rows: Sequence[Row]
+) -> tuple[ShiftCard, ...]:
+    """The cards from the centers' patients, in the order of `patients`."""
+    task = experiment.task
     bare = {name: ShiftCard(name, len(found.classes), why="too-few") for name, found in patients.items()}
     enough = {name: found for name, found in patients.items() if len(found.classes) >= TOO_FEW}
     trainers = [name for name in enough if sites[name].role == "train"]

@@ -47,6 +47,7 @@ BENCHES = {
     "import-gib-per-minute": Bench("tests.benchmarks.reading:import_speed", least=0),
     "gate-seconds": Bench("tests.benchmarks.privacy:gate_seconds", most=0.2),
     "calibrate-seconds": Bench("tests.benchmarks.privacy:calibrate_seconds", most=2),
+    "evidence-seconds": Bench("tests.benchmarks.evidence:evidence_seconds", most=10),
     "help-seconds": Bench("tests.benchmarks.federation:help_seconds", most=0.5),
 }
 
