@@ -132,9 +132,12 @@ def scores_of(site: Site, rows: np.ndarray, order: EvaluateOrder, weights: Weigh
     from client.evaluation import score
     from client.kept import keep_scores, kept_scores, scores_name
 
-    name = scores_name(order, weights, part=part, data_sha256=site.data_sha256)
-    kept = kept_scores(site.state, name, cases=len(rows), take=order.stage == "placements")
-    if kept is not None:
+    staged = part == "test" and order.stage != "progress"
+    name = scores_name(order, weights, part=part, data_sha256=site.data_sha256) if staged else ""
+    if (
+        staged
+        and (kept := kept_scores(site.state, name, cases=len(rows), take=order.stage == "placements")) is not None
+    ):
         return kept
     scores = score(
         model_of(order, weights),
@@ -143,7 +146,7 @@ def scores_of(site: Site, rows: np.ndarray, order: EvaluateOrder, weights: Weigh
         zooms=order.evaluation.zooms,
         precision=order.training.precision,
     )
-    if part == "test" and order.stage in ("first-pass", "counts"):
+    if staged and order.stage != "placements":
         keep_scores(site.state, name, scores)
     return scores
 

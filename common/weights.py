@@ -14,7 +14,7 @@ import numpy as np
 
 from common.errors import BadInput
 from common.files import write_atomic
-from common.update import Weights
+from common.update import Weights, tensorwise
 
 if TYPE_CHECKING:
     from torch import nn
@@ -71,7 +71,7 @@ def fingerprint(weights: Weights) -> str:
     for name in sorted(weights):
         array = np.ascontiguousarray(weights[name])
         digest.update(f"{name}:{array.dtype.str}:{array.shape};".encode())
-        digest.update(array.tobytes())
+        digest.update(array.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 
@@ -99,7 +99,7 @@ class TailAverage:
         if self.total is None:
             self.total = {name: array.astype(np.float64) for name, array in weights.items()}
         else:
-            self.total = {name: self.total[name] + array for name, array in weights.items()}
+            self.total = tensorwise(np.add, self.total, weights)
         self.count += 1
 
     def mean(self, like: Weights) -> Weights:

@@ -20,7 +20,7 @@ from simulation.sources import open_sites
 from tests.benchmarks.rows import Row
 from tests.client.handmade import write_site
 
-SITES, STEPS, BATCH, SIZE, ROUNDS = 4, 20, 32, 224, 4
+SITES, STEPS, BATCH, SIZE, ROUNDS = 4, 20, 32, 224, 10
 COMMANDS = {
     "client": ("import", "check", "start"),
     "server": ("start", "register", "run", "evaluate", "report"),

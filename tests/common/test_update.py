@@ -88,3 +88,16 @@ def test_a_change_applied_gives_what_it_was_taken_from(before: Weights, after: W
 def test_norm_is_that_of_the_flat_vector(change: Weights) -> None:
     flat = np.concatenate([array.ravel().astype(np.float64) for array in change.values()])
     assert norm(change) == pytest.approx(float(np.linalg.norm(flat)), rel=1e-12)
+
+
+def test_the_sum_has_the_bits_of_plus_and_leaves_its_parts_alone() -> None:
+    rng = np.random.default_rng(0)
+    parts = [Update.of({"a": rng.normal(size=(3, 4)).astype(np.float32)}, weight=w) for w in (1.0, 2.5, 7.0, 3.0)]
+    before = [part.total["a"].copy() for part in parts]
+    plain = parts[0] + parts[1] + parts[2] + parts[3]
+    found = Update.sum(parts)
+    assert found.weight == plain.weight
+    assert np.array_equal(found.total["a"], plain.total["a"])
+    assert all(np.array_equal(part.total["a"], kept) for part, kept in zip(parts, before, strict=True))
+    with pytest.raises(RunFailed, match="differ in their tensors"):
+        Update.sum([*parts, Update.of({"b": np.ones(2, np.float32)}, weight=1.0)])
