@@ -33,11 +33,13 @@ class Policy:
     """What the site allows, whatever the server wishes.
 
     `privacy_unit`: whose presence privacy hides; `epsilon_cap`: the most ε that may ever be spent on a patient;
+    `privacy_required`: the site trains with privacy or not at all, and tells of its size no more than `nominal_patients`;
     `smallest_group`: numbers about fewer patients do not leave; `code`: only what is installed at the site may run.
     """
 
     privacy_unit: Literal["patient"] = "patient"
     epsilon_cap: Annotated[float, Field(gt=0)] = 8.0
+    privacy_required: bool = False
     smallest_group: Annotated[int, Field(ge=1)] = 5
     code: Literal["installed"] = "installed"
 

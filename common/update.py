@@ -65,8 +65,17 @@ def difference(after: Weights, before: Weights) -> Weights:
 
 
 def apply_change(weights: Weights, change: Weights) -> Weights:
-    """`weights` + `change`, in the precision of `weights`."""
-    return {name: (array + change[name]).astype(array.dtype) for name, array in weights.items()}
+    """`weights` + `change`, in the precision of `weights`; tensors that did not train are not in `change`.
+
+    RunFailed where `change` has one that `weights` lacks.
+    """
+    if strange := sorted(change.keys() - weights.keys()):
+        raise RunFailed(
+            f"an update has a tensor that the model lacks, {strange[0]}; do all sites run the same release?"
+        )
+    return {
+        name: (array + change[name]).astype(array.dtype) if name in change else array for name, array in weights.items()
+    }
 
 
 def check_finite(change: Weights) -> None:

@@ -20,10 +20,12 @@ from common.sums_orders import named_by_model
 from common.update import Weights
 from common.weights import fingerprint
 from server.budget import sample_gradients
-from server.records import Records
+from server.private_rounds import is_private, private_samples
+from server.records import Records, read_records
 from server.results import Row, write_results
-from server.rounds import Evaluated, Federation, Outcome, Roster, evaluate_order, training_images
+from server.rounds import Evaluated, Federation, Outcome, Roster, evaluate_order, training_sizes
 from server.secure_sums import secure_totals
+from server.spending import spending
 
 _EVERY: tuple[Part, ...] = ("train", "val", "test")
 
@@ -61,8 +63,10 @@ def evaluate_finally(
     if not rows:
         raise RunFailed("no site evaluated the final model; see the failures in records.jsonl")
     steps = outcome.steps
-    images = sum(training_images(roster, experiment).values())
+    images = sum(training_sizes(roster, experiment).values())
     each = sample_gradients(experiment.training, images=images, steps=steps)
+    if is_private(experiment.privacy):
+        each = private_samples(experiment.privacy, steps=steps)
     cards = {**roster.train, **roster.held_out}
     write_results(
         folder,
@@ -75,6 +79,7 @@ def evaluate_finally(
         ),
         rows=rows,
         contrasts=[],
+        privacy=spending(read_records(records.path), experiment),
     )
 
 

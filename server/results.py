@@ -12,6 +12,7 @@ from typing import Any
 from common.files import write_json
 from common.provenance import Provenance
 from server.centers import across_centers
+from server.spending import Spending
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,10 @@ def write_results(
     contrasts: Sequence[Any],
     shift: Sequence[Any] = (),
     subgroups: Sequence[Any] = (),
+    privacy: Spending | None = None,
 ) -> Path:
-    """Write RUN/results.json, atomically. `shift` (the cards of centers) and `provenance.artificial_sites` stand in it only
-    where there are such.
+    """Write RUN/results.json, atomically. `shift` (the cards of centers), `privacy` (what it cost) and
+    `provenance.artificial_sites` stand in it only where there are such.
     """
     path = run / "results.json"
     document = {
@@ -71,5 +73,7 @@ def write_results(
     }
     if shift:
         document["shift"] = [asdict(card) for card in shift]
+    if privacy is not None:
+        document["privacy"] = asdict(privacy)
     write_json(path, document)
     return path

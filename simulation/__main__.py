@@ -77,6 +77,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _experiment(made: argparse.ArgumentParser) -> None:
     made.add_argument("config", type=Path, metavar="CONFIG", help="an experiment's TOML file")
     made.add_argument("--out", type=Path, required=True, metavar="RUN", help="the run folder")
+    made.add_argument(
+        "--insecure-demo", action="store_true", help="privacy's draws come from the seed: repeats, and protects nobody"
+    )
     add_json(made)
 
 
@@ -105,7 +108,10 @@ def _run(options: argparse.Namespace) -> int:
     from server.table import summary
     from simulation.run import run
 
-    report = run(load_experiment(options.config), options.out, engine=options.engine, resume=options.resume)
+    experiment = load_experiment(options.config)
+    report = run(
+        experiment, options.out, engine=options.engine, resume=options.resume, insecure_demo=options.insecure_demo
+    )
     text, value = summary(options.out)
     show(value, as_json=options.json, text=f"{text}\nreport: {report}")
     return 0
@@ -125,7 +131,7 @@ def _compare(options: argparse.Namespace) -> int:
     if options.arms is not None:
         table["arms"] = [arm.strip() for arm in options.arms.split(",")]
     experiment = replace(experiment, comparison=parse(Comparison, table, where="--seeds/--arms"))
-    report = compare(experiment, options.out)
+    report = compare(experiment, options.out, insecure_demo=options.insecure_demo)
     text, value = summary(options.out)
     show(value, as_json=options.json, text=f"{text}\nreport: {report}")
     return 0

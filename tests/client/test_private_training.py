@@ -15,11 +15,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from client.augment import normalise
-from client.entropy import Entropy
 from client.precision import place
 from client.private_gradients import Lesson, Unit, Way, by_patient, by_sample, noisy_mean
-from client.private_training import PrivateData, _training_only, private_steps, sample
+from client.private_training import PrivateData, private_steps, sample, training_only
 from common.config import Augmentation, ImagePrivacy, Model, PatientPrivacy, Sgd, Training
+from common.entropy import Entropy
 from common.errors import BadInput
 from common.model import AttentionNet, build_model
 from common.privacy import Mechanism, mechanism_of
@@ -104,7 +104,7 @@ def apart(a: list[Tensor], b: list[Tensor]) -> float:
 @pytest.mark.parametrize("trains", ["all", "last-stage", "head"])
 def test_both_ways_give_the_oracles_sum(way: Way, clip: float, trains: str) -> None:
     model = build()
-    with _training_only(model, trains):
+    with training_only(model, trains):
         wanted = oracle(model, units(), clip=clip)
         for precision in ("float32", "float64"):
             found = clipped(way, lesson(model, precision), units(), clip=clip)
