@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["PrivateRun", "image_privacy", "is_private", "private_samples", "private_steps_total", "require_private"]
+__all__ = [
+    "PrivateRun",
+    "check_mechanism",
+    "image_privacy",
+    "is_private",
+    "private_samples",
+    "private_steps_total",
+    "require_private",
+]
 
 import math
 from collections.abc import Mapping
@@ -95,8 +103,14 @@ def _settled(
     privacy: PatientPrivacy | ImagePrivacy, site: str, patients: int, *, steps: int
 ) -> PatientPrivacy | ImagePrivacy:
     """With the noise itself where an ε was asked for, so that no site needs to look for it in each round."""
+    check_mechanism(privacy, site, patients)
+    mechanism = mechanism_of(privacy, nominal_patients=patients, steps=steps)
+    return replace(privacy, epsilon=None, noise_multiplier=mechanism.noise_multiplier)
+
+
+def check_mechanism(privacy: PatientPrivacy | ImagePrivacy, site: str, patients: int) -> None:
+    """Raise BadInput where a step would ask for more than the site nominally has; looks for no noise."""
     try:
-        mechanism = mechanism_of(privacy, nominal_patients=patients, steps=steps)
+        mechanism_of(replace(privacy, epsilon=None, noise_multiplier=1.0), nominal_patients=patients, steps=1)
     except BadInput as error:
         raise BadInput(f"site {site}: {error}") from None
-    return replace(privacy, epsilon=None, noise_multiplier=mechanism.noise_multiplier)

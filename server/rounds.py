@@ -24,7 +24,7 @@ from server.budget import RoundBudget, apportion, check_budget, round_budgets, t
 from server.checkpoints import State, latest, store
 from server.heads import KnownHeads
 from server.hospital_noise import require_enough
-from server.private_rounds import PrivateRun, is_private, private_steps_total
+from server.private_rounds import PrivateRun, check_mechanism, is_private, private_steps_total
 from server.records import Records
 from server.secure_sums import Exchange
 
@@ -192,6 +192,13 @@ def run_rounds(
         store(folder, state, identity=identity)
     chosen = state.best if experiment.evaluation.select == "best" and state.best is not None else None
     return Outcome(chosen if chosen is not None else state.tail.mean(state.weights), steps, failures)
+
+
+def check_private(roster: Roster, experiment: Experiment) -> None:
+    """Raise BadInput where a training site is too small for the privacy that is asked for."""
+    if is_private(experiment.privacy):
+        for site, patients in training_sizes(roster, experiment).items():
+            check_mechanism(experiment.privacy, site, patients)
 
 
 def _private(roster: Roster, experiment: Experiment, state: State, heads: KnownHeads) -> PrivateRun | None:

@@ -20,9 +20,8 @@ from common.files import claimed, write_atomic
 from common.progress import Progress
 from common.provenance import provenance
 from server.budget import check_budget, total_steps
-from server.heads import KnownHeads
 from server.model_card import write_model_card
-from server.private_rounds import PrivateRun, is_private, private_samples, private_steps_total
+from server.private_rounds import check_mechanism, is_private, private_samples, private_steps_total
 from server.records import Records, read_records
 from server.report import write_report
 from server.results import write_results
@@ -82,7 +81,8 @@ def _trainers(experiment: Experiment, sites: Mapping[str, Site]) -> list[str]:
     training = experiment.training
     if is_private(experiment.privacy):
         patients = {name: sites[name].nominal_patients for name in images}
-        PrivateRun.of(experiment, patients, name="", heads=KnownHeads(Path()))
+        for name, count in patients.items():
+            check_mechanism(experiment.privacy, name, count)
         check_budget(training, images=patients, steps=training.steps or 1)
     else:
         check_budget(training, images=images, steps=total_steps(training, images=sum(images.values())))

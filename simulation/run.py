@@ -12,7 +12,7 @@ from common.files import claimed
 from common.private_orders import CardOrder
 from server.private_rounds import is_private
 from server.report import write_report
-from server.rounds import Roster, checked_steps
+from server.rounds import Roster, check_private, checked_steps
 from server.run import check_folder, config_text, initial_weights, prepare_run, resolved
 from simulation.sources import open_sites
 from simulation.watching import rounds_done, watching
@@ -34,7 +34,9 @@ def run(
     """
     sites = open_sites(experiment)
     card = CardOrder(private=is_private(experiment.privacy))
-    checked_steps(Roster.of({name: answer_query(site, card) for name, site in sites.items()}, experiment), experiment)
+    roster = Roster.of({name: answer_query(site, card) for name, site in sites.items()}, experiment)
+    checked_steps(roster, experiment)
+    check_private(roster, experiment)
     about = resolved(experiment, {name: site.role for name, site in sites.items()})
     check_folder(folder, config_text(about), resume=resume)
     weights = initial_weights(experiment)

@@ -11,6 +11,7 @@ import pytest
 
 from client.ledger import read_entries
 from client.manifest import load_manifest
+from client.service import open_site
 from client.spending import account_of
 from common.files import read_json
 from common.privacy import epsilon
@@ -46,7 +47,11 @@ def test_every_round_is_in_the_sites_ledger_and_epsilon_in_results_and_report(
 ) -> None:
     folder = run(tmp_path, sites)
     told = read_json(folder / "results.json")["privacy"]
-    assert (told["unit"], told["insecure_demo"], [s["site"] for s in told["sites"]]) == ("patient", False, ["ash", "birch"])
+    assert (told["unit"], told["insecure_demo"], [s["site"] for s in told["sites"]]) == (
+        "patient",
+        False,
+        ["ash", "birch"],
+    )
     for site, spent in zip(sites, told["sites"], strict=True):
         lines = entries(site)
         plans = [line.plan for line in lines]
@@ -62,7 +67,6 @@ def test_every_round_is_in_the_sites_ledger_and_epsilon_in_results_and_report(
     assert "INSECURE" not in page
     assert "pays both" in page
     assert f"{told['sites'][0]['epsilon'][-1]:.2f}" in page
-    assert "ε" in (folder / "model_card.md").read_text(encoding="utf-8")
     capsys.readouterr()
     assert main_client(["ledger", str(sites[0]), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["epsilon"] == pytest.approx(told["sites"][0]["epsilon"][-1], abs=1e-4)
@@ -84,6 +88,7 @@ def test_two_runs_add_up_and_the_cap_ends_the_third(
     for site in sites:
         text = (site / "site.toml").read_text().replace("[task]", "policy = { epsilon_cap = 1.0 }\n[task]")
         (site / "site.toml").write_text(text)
+    open_site.cache_clear()
     before = [len(entries(site)) for site in sites]
     config = write_experiment(tmp_path / "three.toml", sites, **PRIVACY)
     assert main(["run", str(config), "--out", str(tmp_path / "three")]) == 1
@@ -103,9 +108,8 @@ def test_a_demonstration_repeats_and_says_on_every_page_that_it_protects_nobody(
     prints = [fingerprint(load(folder / "model.safetensors")) for folder in (one, two, three)]
     assert prints[0] == prints[1] != prints[2]
     assert (one / "results.json").read_bytes() == (two / "results.json").read_bytes()
-    for page in ("report.html", "model_card.md"):
-        assert "INSECURE DEMO" in (one / page).read_text(encoding="utf-8")
-        assert "INSECURE DEMO" not in (three / page).read_text(encoding="utf-8")
+    assert "INSECURE DEMO" in (one / "report.html").read_text(encoding="utf-8")
+    assert "INSECURE" not in (three / "report.html").read_text(encoding="utf-8")
     capsys.readouterr()
     assert main_client(["ledger", str(sites[0])]) == 0
     assert "INSECURE DEMO: the noise of line 1, 2, 3, 4 came from a seed" in capsys.readouterr().out
@@ -119,7 +123,11 @@ def test_only_what_is_to_train_changes_and_travels(tmp_path: Path, sites: list[P
 
     before = initial_weights(open_run(folder)[0])
     moved = {name for name in after if (after[name] != before[name]).any()}
-    wanted = ("heads.", "gradients.") if trains == "head" else ("trunk.conv4", "trunk.bn4", "attention.", "heads.", "gradients.")
+    wanted = (
+        ("heads.", "gradients.")
+        if trains == "head"
+        else ("trunk.conv4", "trunk.bn4", "attention.", "heads.", "gradients.")
+    )
     assert moved <= {name for name in after if name.startswith(wanted)}
     assert {name for name in after if name.startswith("heads.")} <= moved
     sent = [event["bytes"] for event in read_records(folder / "records.jsonl") if event["event"] == "train"]
@@ -127,7 +135,13 @@ def test_only_what_is_to_train_changes_and_travels(tmp_path: Path, sites: list[P
 
 
 def test_image_level_privacy_always_shows_the_patients_epsilon(tmp_path: Path, sites: list[Path]) -> None:
-    privacy = {"kind": "image", "epsilon": 1.0, "images_per_step": 4, "images_per_patient": 2, "patients_per_step": None}
+    privacy = {
+        "kind": "image",
+        "epsilon": 1.0,
+        "images_per_step": 4,
+        "images_per_patient": 2,
+        "patients_per_step": None,
+    }
     folder = run(tmp_path, sites, privacy={**privacy, "noise_multiplier": None})
     (spent, _) = read_json(folder / "results.json")["privacy"]["sites"]
     assert spent["image_epsilon"] == pytest.approx(1.0, abs=0.02)
@@ -166,6 +180,7 @@ def test_a_comparison_with_privacy_keeps_a_ledger_for_each_model(tmp_path: Path,
     assert told["together"]["ash"] > max(spent["epsilon"][-1] for spent in told["sites"] if spent["site"] == "ash")
     assert not [site for site in sites if (site / "state" / "ledger.jsonl").exists()]
     assert "all models together" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "INSECURE DEMO" in (tmp_path / "run" / "model_card.md").read_text(encoding="utf-8")
     assert main(["compare", str(config), "--out", str(tmp_path / "run"), "--insecure-demo"]) == 0
 
 
@@ -175,9 +190,15 @@ def test_a_comparison_with_privacy_keeps_a_ledger_for_each_model(tmp_path: Path,
         ({"privacy": {"kind": "hospital", "noise_multiplier": 2.0}}, "needs 50 training sites or more, and here are 2"),
         ({"training": {"class_weights": True}}, "training.class_weights tells how many"),
         ({"model": {"dropout": 0.2}}, "model.dropout draws for a whole batch"),
-        ({"privacy": {"patients_per_step": 40}}, "site ash: privacy.patients_per_step is 40, but the site nominally has 12"),
+        (
+            {"privacy": {"patients_per_step": 40}},
+            "site ash: privacy.patients_per_step is 40, but the site nominally has 12",
+        ),
         ({"privacy": {"epsilon": 8.0}}, "privacy: say how much noise: either noise_multiplier or epsilon"),
-        ({"privacy": {"kind": "patients"}}, "privacy.kind: 'patients' is none of none, patient, image, hospital (did you"),
+        (
+            {"privacy": {"kind": "patients"}},
+            "privacy.kind: 'patients' is none of none, patient, image, hospital (did you",
+        ),
     ],
 )
 def test_what_cannot_be_private_is_one_clear_line(
