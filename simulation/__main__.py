@@ -60,6 +60,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     pretrain.add_argument(
         "--contrast", choices=("fixed", "image", "local"), default="local", help="as model.contrast (default local)"
     )
+    audit = command(
+        commands, "audit", "attack an experiment's privacy: canaries, membership inference, gradient inversion",
+        "python -m simulation audit configs/experiments/private-demo.toml --out runs/audit", _audit,
+    )  # fmt: skip
+    audit.add_argument(
+        "config", type=Path, metavar="CONFIG", help="an experiment's TOML file, with privacy of patients"
+    )
+    audit.add_argument("--out", type=Path, default=Path("runs/audit"), metavar="DIR", help="default: runs/audit")
+    audit.add_argument("--epsilon", type=float, default=1.0, help="what the canaries' game is made for (default 1)")
+    audit.add_argument("--canaries", type=int, default=1000, help="canary patients, 300 or more (default 1000)")
+    audit.add_argument("--games", type=int, default=5, help="games, each a bound of its own (default 5)")
+    add_json(audit)
     privacy = command(
         commands, "privacy", "plan patient-level privacy: how much noise an ε asks for, and what to expect",
         "python -m simulation privacy --patients 180 --rounds 40 --epsilon 8", _privacy,
@@ -153,6 +165,32 @@ def _pretrain(options: argparse.Namespace) -> int:
         )
     print(f"{options.out}: {made.megabytes} MB, loss {made.loss:.3f}, learned in {made.seconds / 60:.1f} min")
     return 0
+
+
+def _audit(options: argparse.Namespace) -> int:
+    """Exit 1 where a game proves more than the mechanism was made for."""
+    from dataclasses import asdict
+
+    from common.config import load_experiment
+    from common.errors import BadInput
+    from common.progress import Progress
+    from simulation.audit import Counts, audit
+    from simulation.audit.page import as_text
+
+    if options.epsilon <= 0 or options.games < 1:
+        raise BadInput("--epsilon and --games must be positive")
+    counts = Counts(canaries=options.canaries, games=options.games)
+    with Progress("auditing", total=1) as progress:
+        found = audit(
+            load_experiment(options.config),
+            options.out,
+            epsilon=options.epsilon,
+            counts=counts,
+            say=lambda text, share: progress.update(share, note=text),
+        )
+    text = f"{as_text(found)}\npage: {options.out / 'audit.html'}"
+    show(asdict(found) | {"holds": found.holds}, as_json=options.json, text=text)
+    return 0 if found.holds else 1
 
 
 def _privacy(options: argparse.Namespace) -> int:

@@ -53,7 +53,7 @@ class CanaryLesson:
 
     @property
     def trained(self) -> list[nn.Parameter]:
-        """The parameters that train; canaries pull at the first of them, flattened."""
+        """The parameters that train; canaries pull at coordinates of all of them, laid end to end."""
         return self.base.trained
 
     def losses(self, units: Sequence[Unit]) -> Tensor:
@@ -63,7 +63,7 @@ class CanaryLesson:
 
     def _pulls(self, unit: Unit) -> Tensor:
         canaries = (unit.rows - self.first) // self.each
-        return self.pull * self.trained[0].flatten()[self.places[canaries]]
+        return self.pull * torch.cat([each.flatten() for each in self.trained])[self.places[canaries]]
 
     def canary(self, number: int) -> NDArray[np.int64]:
         """The rows of one canary."""
@@ -109,13 +109,13 @@ def play(
 ) -> Played:
     """Train `base` for `steps` steps of plain descent on `people` and on the canaries that coins drawn by `seed` let in.
 
-    The seed draws canaries' coins and places alone; sampling and noise are the mechanism's own. BadInput where the first
-    parameter has fewer coordinates than there are canaries.
+    The seed draws canaries' coins and places alone; sampling and noise are the mechanism's own. BadInput where fewer
+    coordinates train than there are canaries.
     """
     rng = np.random.default_rng(seed)
-    size = base.trained[0].numel()
+    size = sum(parameter.numel() for parameter in base.trained)
     if size < canaries:
-        raise BadInput(f"{canaries} canaries need a parameter of as many coordinates; the first that trains has {size}")
+        raise BadInput(f"{canaries} canaries need as many coordinates that train, and there are {size}; ask for fewer")
     first = 1 + max((int(rows.max()) for rows in people), default=-1)
     places = rng.choice(size, canaries, replace=False)
     lesson = CanaryLesson(base, first, mechanism.images_per_patient, places, PULL * mechanism.clip)
@@ -124,7 +124,7 @@ def play(
     scores, entropy = np.zeros(canaries), Entropy()
     for _ in range(steps):
         gradients = step(lesson, everyone, mechanism, entropy)
-        scores += gradients[0].flatten()[places].double().cpu().numpy()
+        scores += torch.cat([each.flatten() for each in gradients])[places].double().cpu().numpy()
         with torch.no_grad():
             for parameter, gradient in zip(lesson.trained, gradients, strict=True):
                 parameter -= rate * gradient
