@@ -11,7 +11,18 @@ dozens of units); noise and sums are rounded to a grid much finer than the noise
 
 from __future__ import annotations
 
-__all__ = ["ClippedSum", "Lesson", "Lessons", "Unit", "Way", "by_patient", "by_sample", "image_losses", "noisy_mean"]
+__all__ = [
+    "ClippedSum",
+    "Lesson",
+    "Lessons",
+    "Unit",
+    "Way",
+    "add_clipped",
+    "by_patient",
+    "by_sample",
+    "image_losses",
+    "noisy_mean",
+]
 
 import math
 import warnings
@@ -196,7 +207,11 @@ def _add_pack(total: list[Tensor], lesson: Lessons, pack: Sequence[Unit], *, cli
     lesson.losses(pack).sum().backward()  # type: ignore[no-untyped-call]
     counts = torch.tensor([len(unit.rows) for unit in pack], device=lesson.where.device)
     owner = torch.repeat_interleave(torch.arange(len(pack), device=lesson.where.device), counts)
-    means = [_unit_means(parameter, owner, counts) for parameter in trained]
+    add_clipped(total, [_unit_means(parameter, owner, counts) for parameter in trained], clip=clip)
+
+
+def add_clipped(total: list[Tensor], means: list[Tensor], *, clip: float) -> None:
+    """Add units' gradients (U, *shape), each clipped over all tensors; one that is not finite adds nothing."""
     norms = torch.linalg.vector_norm(
         torch.stack([torch.linalg.vector_norm(mean.flatten(1), dim=1).double() for mean in means]), dim=0
     )

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from client.precision import Place, place
-from client.private_features import SeenLesson
+from client.private_features import SeenLesson, by_formula
 from client.private_gradients import ClippedSum, Lesson, Lessons, Unit, Way, by_patient, by_sample, noisy_mean
 from client.schedule import make_optimizer, rate_at, set_rate
 from client.training import Trained, add_pull
@@ -128,6 +128,8 @@ def _some(rows: np.ndarray, most: int, seed: int) -> np.ndarray:
 
 
 def _clipped(lesson: Lessons, units: Sample, mechanism: Mechanism, way: Way, *, images: int) -> ClippedSum:
+    if isinstance(lesson, SeenLesson):
+        return by_formula(lesson, units, clip=mechanism.clip)
     match way:
         case "by-patient":
             return by_patient(lesson, units, clip=mechanism.clip)

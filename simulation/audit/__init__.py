@@ -78,7 +78,7 @@ def audit(
     """
     from simulation.audit.page import write_page
 
-    counts, say = counts or Counts(), say or (lambda text, share: None)
+    counts, say = counts or Counts(), say or _silent
     privacy = _patients(experiment)
     if len(experiment.task.classes) != 2:
         raise BadInput("the audit attacks models of two classes; this task has more")
@@ -113,6 +113,10 @@ def audit(
     pictures = {"the image": truth} | {name: each.image for name, each in drawn.items()}
     write_atomic(out / "audit.html", write_page(found, pictures).encode())
     return found
+
+
+def _silent(text: str, share: float) -> None:
+    """Nobody listens."""
 
 
 def _patients(experiment: Experiment) -> PatientPrivacy:
