@@ -19,12 +19,13 @@ PRIVACY: dict[str, Any] = {"kind": "patient", "epsilon": 8.0, "patients_per_step
 
 
 def test_with_one_coin_the_bound_is_the_definition() -> None:
-    """m = 1: a guess that is right with certainty refutes exactly those whose best test errs more than the tail says."""
+    """m = 1: an attacker right with probability τ under one coin is wrong with Φ(Φ⁻¹(τ) − μ) or more under the other."""
     from scipy.stats import norm
 
-    for mu in (0.5, 1.0, 2.0, 4.0):
-        wrong_at_least = norm.cdf(norm.ppf(0.95) - mu)
-        assert refuted(mu, correct=1, guesses=1, canaries=1) == (0.95 + wrong_at_least > 1.0) or mu < 1e-9
+    for mu in (0.5, 1.0, 2.0, 4.0, 6.0):
+        for tail in (0.05, 0.6, 0.95):
+            impossible = tail + norm.cdf(norm.ppf(tail) - mu) > 1
+            assert refuted(mu, correct=1, guesses=1, canaries=1, confidence=1 - tail) == impossible
 
 
 def test_epsilon_of_a_gaussian_mechanism_solves_its_equation() -> None:
