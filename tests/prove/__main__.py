@@ -28,6 +28,7 @@ PROOFS: Mapping[str, Proof] = {
     "privacy-ledger-killed": privacy.ledger_killed,
     "privacy-clipped-sum": privacy.clipped_sum,
     "privacy-round-killed": privacy.round_killed,
+    "privacy-deployed": privacy.deployed,
     "privacy-nominal": privacy.nominal_constants,
     "privacy-audit-spares": privacy.audit_spares,
     "privacy-audit-bugs": privacy.audit_finds_bugs,

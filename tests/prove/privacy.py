@@ -7,6 +7,7 @@ __all__ = [
     "audit_finds_bugs",
     "audit_spares",
     "clipped_sum",
+    "deployed",
     "image_drawn_back",
     "ledger_killed",
     "membership",
@@ -83,6 +84,15 @@ def nominal_constants() -> Finding:
     return by_pytest(
         "tests/simulation/test_private_run.py::test_one_patient_more_or_less_changes_nothing_that_is_public",
         want="every constant of the mechanism and every public event are the same with one patient fewer",
+        value=1,
+    )
+
+
+def deployed() -> Finding:
+    """Two private runs over a SuperLink and three SuperNodes."""
+    return by_pytest(
+        "tests/faults/test_deployment.py::test_a_private_run_charges_each_hospitals_own_ledger",
+        want="each hospital's ledger holds both runs, and the server remembers its head",
         value=1,
     )
 

@@ -253,9 +253,7 @@ def _busbra() -> tuple[list[Site], list[int], Site]:
 
     parts, nominal, tests = [], [], []
     with tempfile.TemporaryDirectory() as folder:
-        for made in import_site(
-            "busbra", BUSBRA, Path(folder), options=ImportOptions(), progress=lambda n, total: None
-        ):
+        for made in import_site("busbra", BUSBRA, Path(folder), options=ImportOptions()):
             site = load_site(made.folder)
             if site.role != "train":
                 continue
