@@ -127,5 +127,5 @@ def play(
         scores += torch.cat([each.flatten() for each in gradients])[places].double().cpu().numpy()
         with torch.no_grad():
             for parameter, gradient in zip(lesson.trained, gradients, strict=True):
-                parameter -= rate * gradient
+                parameter.sub_(rate * gradient)
     return Played(scores, present)

@@ -122,4 +122,5 @@ def _trained(pool: Pool, people: list[NDArray[np.int64]], mechanism: Mechanism) 
             parameter.grad = gradient
         optimizer.step()
     with torch.no_grad():
-        return head(seen)
+        logits: torch.Tensor = head(seen)
+    return logits

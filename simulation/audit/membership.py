@@ -101,7 +101,7 @@ def train_heads(pool: Pool, inside: NDArray[np.bool_], *, steps: int = 300, rate
         optimizer.zero_grad()
         logits = _logits(x, head)
         each = F.cross_entropy(logits.flatten(0, 1), y.repeat(models), reduction="none").view(models, -1)
-        (each * weights).sum().backward()
+        (each * weights).sum().backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     return confidences(pool, _logits(x, head.detach()))
 
