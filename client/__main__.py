@@ -60,6 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     start.add_argument("--superlink", required=True, metavar="HOST:PORT", help="where the coordinator listens")
     start.add_argument("--ca", type=Path, required=True, metavar="FILE", help="the coordinator's CA certificate")
     start.add_argument("--key", type=Path, required=True, metavar="FILE", help="this site's private key")
+    start.add_argument(
+        "--insecure-demo", action="store_true", help="privacy's draws come from the seed: repeats, and protects nobody"
+    )
     ledger = command(
         commands, "ledger", "show what this site has spent of its patients' privacy",
         "python -m client ledger sites/tal", _ledger,
@@ -121,7 +124,9 @@ def _check(options: argparse.Namespace) -> int:
 def _start(options: argparse.Namespace) -> int:
     from client.supernode import start_client
 
-    return start_client(options.site, superlink=options.superlink, ca=options.ca, key=options.key)
+    return start_client(
+        options.site, superlink=options.superlink, ca=options.ca, key=options.key, insecure_demo=options.insecure_demo
+    )
 
 
 def _ledger(options: argparse.Namespace) -> int:

@@ -1,7 +1,9 @@
 """The hospital's Flower ClientApp: unpack, call, pack. The same app runs in-process, under Ray and in a SuperNode.
 
 The site folder comes from the node's own configuration (`site="…"`), or, under Flower's simulation engine, from the
-environment variable SONOFED_SITES (folders joined by the path separator) and the node's partition number.
+environment variable SONOFED_SITES (folders joined by the path separator) and the node's partition number. Where the ledger
+lies and whether draws are seeded for a demonstration also stand there (`ledgers="…"`, `insecure-demo=true`, or the variables
+SONOFED_LEDGERS and SONOFED_INSECURE_DEMO): whoever starts the client decides it, and no message can.
 """
 
 from __future__ import annotations
@@ -18,11 +20,13 @@ from pathlib import Path
 from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 
+from client.private_round import Custody
 from client.sealing import answer_key, answer_open, answer_seal
 from client.service import answer_evaluate, answer_query, answer_train, open_site
 from client.site import Site
 from common.errors import BadInput, SonofedError
 from common.orders import EvaluateOrder, TrainOrder
+from common.private_orders import CardOrder
 from common.sums_orders import KeyOrder, OpenOrder, SealOrder
 from common.wire import arrays_of, pack, unpack, weights_of, words_array
 
@@ -55,7 +59,8 @@ def _guarded(handler: Handler) -> Handler:
 @_guarded
 def query(message: Message, context: Context) -> Message:
     """Introduce the site."""
-    return Message(pack(answer_query(_site(context))), reply_to=message)
+    order = unpack(CardOrder, message.content) if message.content.config_records else CardOrder()
+    return Message(pack(answer_query(_site(context), order)), reply_to=message)
 
 
 @app.train()
@@ -63,7 +68,7 @@ def query(message: Message, context: Context) -> Message:
 def train(message: Message, context: Context) -> Message:
     """Train one round on the site's own images."""
     order, weights = unpack(TrainOrder, message.content), weights_of(message.content.array_records["arrays"])
-    report, change = answer_train(_site(context), order, weights)
+    report, change = answer_train(_site(context), order, weights, custody=_custody(context))
     return Message(pack(report, arrays_of(change)), reply_to=message)
 
 
@@ -103,6 +108,12 @@ def sums_open(message: Message, context: Context) -> Message:
 
 def _site(context: Context) -> Site:
     return open_site(_folder(context))
+
+
+def _custody(context: Context) -> Custody:
+    ledgers = context.node_config.get("ledgers") or os.environ.get("SONOFED_LEDGERS")
+    demo = context.node_config.get("insecure-demo") or os.environ.get("SONOFED_INSECURE_DEMO") == "1"
+    return Custody(Path(str(ledgers)) if ledgers else None, bool(demo))
 
 
 def _signing(context: Context) -> Path | None:

@@ -30,17 +30,9 @@ from common.config import parse, to_table
 from common.errors import BadInput, LedgerExhausted, LedgerRefused, RunFailed
 from common.files import claimed, read_json, sha256_bytes, write_atomic, write_json
 from common.privacy import Plan, epsilon, epsilon_rdp
+from common.private_orders import Head
 
 _STRICT = ConfigDict(extra="forbid")
-_NONE = "0" * 64
-
-
-@checked(frozen=True, config=_STRICT)
-class Head:
-    """How many lines a ledger has, and the hash of the last; zeros before the first."""
-
-    length: int = 0
-    hash: str = _NONE
 
 
 @checked(frozen=True, config=_STRICT)
@@ -57,6 +49,7 @@ class Entry:
     """One line: what was released, what it cost, and `epsilon`, all that the site's patients have spent up to here.
 
     `answer` is the SHA-256 of what was released; `hash` covers every other field, `previous` included.
+    `insecure_demo`: its noise was seeded, so that whoever knows the seed sees through it; `epsilon` does not hold then.
     """
 
     number: int
@@ -68,6 +61,7 @@ class Entry:
     answer: str
     previous: str
     hash: str
+    insecure_demo: bool = False
 
 
 @dataclass(frozen=True)
@@ -152,7 +146,9 @@ class Ledger:
         """A patient's ε for all that this site has released."""
         return epsilon(self._plans(), delta=self._account.delta)
 
-    def release(self, request: Request, plan: Plan, compute: Callable[[], bytes]) -> Released:
+    def release(
+        self, request: Request, plan: Plan, compute: Callable[[], bytes], *, insecure_demo: bool = False
+    ) -> Released:
         """The answer to `request`: computed if it fits under the cap, and recorded on disk before it is returned.
 
         A request that was answered before gets the stored answer; nothing is computed or spent. Raises LedgerExhausted
@@ -163,7 +159,7 @@ class Ledger:
             return Released(self._stored(entry), self.head, self.spent, again=True)
         self.require_room(plan)
         answer = compute()
-        self._record(request, plan, answer)
+        self._record(request, plan, answer, insecure_demo=insecure_demo)
         return Released(answer, self.head, self._entries[-1].epsilon, again=False)
 
     def require_room(self, plan: Plan) -> None:
@@ -221,12 +217,13 @@ class Ledger:
             if path != kept:
                 path.unlink(missing_ok=True)
 
-    def _record(self, request: Request, plan: Plan, answer: bytes) -> None:
+    def _record(self, request: Request, plan: Plan, answer: bytes, *, insecure_demo: bool) -> None:
         account = self._account
         after = epsilon([*self._plans(), plan], delta=account.delta)
         when = datetime.now(UTC).isoformat(timespec="seconds")
         head = self.head
-        told = Entry(head.length + 1, when, request, plan, after, account.delta, sha256_bytes(answer), head.hash, "")
+        made = sha256_bytes(answer)
+        told = Entry(head.length + 1, when, request, plan, after, account.delta, made, head.hash, "", insecure_demo)
         entry = replace(told, hash=_hash(told))
         write_atomic(self._answer(request), answer)
         _append(account, _line(entry) + b"\n")

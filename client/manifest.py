@@ -34,6 +34,7 @@ class Policy:
     """What the site allows, whatever the server wishes.
 
     `privacy_unit`: whose presence privacy hides; `epsilon_cap`: the most ε that may ever be spent on a patient;
+    `privacy_required`: the site trains with privacy or not at all, and tells of its size no more than `nominal_patients`;
     `smallest_group`: numbers about fewer patients do not leave (`client.evidence` keeps to it in evaluations);
     `evaluation_sends`: what an evaluation may send (`client.sent` logs what it did): the site's own `numbers`, `sums` about
     them that the server reads, and `masked-sums` of which it reads only the total over sites;
@@ -42,6 +43,7 @@ class Policy:
 
     privacy_unit: Literal["patient"] = "patient"
     epsilon_cap: Annotated[float, Field(gt=0)] = 8.0
+    privacy_required: bool = False
     smallest_group: Annotated[int, Field(ge=1)] = 5
     evaluation_sends: tuple[Sends, ...] = ("numbers", "sums", "masked-sums")
     code: Literal["installed"] = "installed"

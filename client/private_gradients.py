@@ -11,13 +11,24 @@ dozens of units); noise and sums are rounded to a grid much finer than the noise
 
 from __future__ import annotations
 
-__all__ = ["ClippedSum", "Lesson", "Unit", "Way", "by_patient", "by_sample", "noisy_mean"]
+__all__ = [
+    "ClippedSum",
+    "Lesson",
+    "Lessons",
+    "Unit",
+    "Way",
+    "add_clipped",
+    "by_patient",
+    "by_sample",
+    "image_losses",
+    "noisy_mean",
+]
 
 import math
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import torch
@@ -25,10 +36,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from client.augment import augment, normalise
-from client.entropy import Entropy
 from client.precision import Place
 from common.config import Augmentation
 from common.convolution import Conv, unfold_patches
+from common.entropy import Entropy
 from common.model import AttentionNet
 from common.norm import GroupNorm
 
@@ -51,6 +62,31 @@ class ClippedSum:
     sensitivity: float
 
 
+class Lessons(Protocol):
+    """What clipping needs of a lesson: a module, those of its parameters that train, and each image's loss."""
+
+    @property
+    def model(self) -> nn.Module: ...
+
+    @property
+    def where(self) -> Place: ...
+
+    @property
+    def trained(self) -> list[nn.Parameter]: ...
+
+    def losses(self, units: Sequence[Unit]) -> Tensor: ...
+
+
+def image_losses(votes: Sequence[Tensor], labels: np.ndarray, where: Place, *, label_smoothing: float) -> Tensor:
+    """Each image's loss, (B,): the sum over the model's votes, (B, K) each."""
+    wanted = torch.from_numpy(labels).to(where.device)
+    each = [
+        F.cross_entropy(logits.to(where.dtype), wanted, label_smoothing=label_smoothing, reduction="none")
+        for logits in votes
+    ]
+    return torch.stack(each).sum(0)
+
+
 @dataclass(frozen=True)
 class Lesson:
     """What turns images into losses: the model, crops (N, S, S) uint8 or float, labels (N,) and how they are seen."""
@@ -70,14 +106,10 @@ class Lesson:
     def losses(self, units: Sequence[Unit]) -> Tensor:
         """Each image's loss, (B,), unit after unit; each unit's changes follow from its own seed alone."""
         x = self.where.images(torch.cat([self._inputs(unit) for unit in units]))
-        labels = torch.from_numpy(np.concatenate([self.labels[unit.rows] for unit in units])).to(self.where.device)
+        labels = np.concatenate([self.labels[unit.rows] for unit in units])
         with self.where.autocast():
             votes = self.model.votes(x)
-        each = [
-            F.cross_entropy(logits.to(self.where.dtype), labels, label_smoothing=self.label_smoothing, reduction="none")
-            for logits in votes
-        ]
-        return torch.stack(each).sum(0)
+        return image_losses(votes, labels, self.where, label_smoothing=self.label_smoothing)
 
     def _inputs(self, unit: Unit) -> Tensor:
         crops = torch.from_numpy(np.ascontiguousarray(self.crops[unit.rows])).to(self.where.device)
@@ -86,7 +118,7 @@ class Lesson:
         return augment(crops, self.augmentation, torch.Generator().manual_seed(unit.seed))
 
 
-def by_patient(lesson: Lesson, units: Sequence[Unit], *, clip: float) -> ClippedSum:
+def by_patient(lesson: Lessons, units: Sequence[Unit], *, clip: float) -> ClippedSum:
     """One backward pass per unit; no more images in memory than one unit has."""
     trained = lesson.trained
     total = [torch.zeros_like(parameter) for parameter in trained]
@@ -103,7 +135,7 @@ def _norm(gradients: Sequence[Tensor]) -> float:
     return float(torch.linalg.vector_norm(torch.stack(norms).double()))
 
 
-def by_sample(lesson: Lesson, units: Sequence[Unit], *, clip: float, images: int) -> ClippedSum:
+def by_sample(lesson: Lessons, units: Sequence[Unit], *, clip: float, images: int) -> ClippedSum:
     """Opacus's gradient of each image, averaged by unit; at most `images` in memory, or one unit if it has more."""
     trained = lesson.trained
     total = [torch.zeros_like(parameter) for parameter in trained]
@@ -182,14 +214,18 @@ def _group_norm_samples(layer: Any, activations: list[Tensor], backprops: Tensor
     }
 
 
-def _add_pack(total: list[Tensor], lesson: Lesson, pack: Sequence[Unit], *, clip: float) -> None:
+def _add_pack(total: list[Tensor], lesson: Lessons, pack: Sequence[Unit], *, clip: float) -> None:
     trained = lesson.trained
     for parameter in trained:
         parameter.grad = parameter.grad_sample = None  # type: ignore[attr-defined]
     lesson.losses(pack).sum().backward()  # type: ignore[no-untyped-call]
     counts = torch.tensor([len(unit.rows) for unit in pack], device=lesson.where.device)
     owner = torch.repeat_interleave(torch.arange(len(pack), device=lesson.where.device), counts)
-    means = [_unit_means(parameter, owner, counts) for parameter in trained]
+    add_clipped(total, [_unit_means(parameter, owner, counts) for parameter in trained], clip=clip)
+
+
+def add_clipped(total: list[Tensor], means: list[Tensor], *, clip: float) -> None:
+    """Add units' gradients (U, *shape), each clipped over all tensors; one that is not finite adds nothing."""
     norms = torch.linalg.vector_norm(
         torch.stack([torch.linalg.vector_norm(mean.flatten(1), dim=1).double() for mean in means]), dim=0
     )

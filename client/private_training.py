@@ -7,7 +7,7 @@ would tell of it.
 
 from __future__ import annotations
 
-__all__ = ["PrivateData", "Sample", "private_steps", "sample"]
+__all__ = ["PrivateData", "Sample", "private_steps", "sample", "step_gradients", "training_only"]
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,12 +17,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from client.entropy import Entropy
-from client.precision import place
-from client.private_gradients import ClippedSum, Lesson, Unit, Way, by_patient, by_sample, noisy_mean
+from client.precision import Place, place
+from client.private_features import SeenLesson, by_formula
+from client.private_gradients import ClippedSum, Lesson, Lessons, Unit, Way, by_patient, by_sample, noisy_mean
 from client.schedule import make_optimizer, rate_at, set_rate
 from client.training import Trained, add_pull
 from common.config import Training
+from common.entropy import Entropy
 from common.errors import BadInput
 from common.model import AttentionNet
 from common.privacy import Mechanism
@@ -71,15 +72,16 @@ def private_steps(
     where = place(model, side=data.crops.shape[-1], precision=plan.precision, layout=plan.layout)
     way = way or ("by-sample" if where.device.type == "cuda" else "by-patient")
     people = data.by_patient()
-    with _training_only(model, mechanism.trains):
-        lesson = Lesson(model, data.crops, data.labels, where, plan.augmentation, plan.label_smoothing)
+    with training_only(model, mechanism.trains):
+        lesson = _lesson(model, data, plan, where, mechanism)
         optimizer = optimizer or make_optimizer(model, plan)
         anchor = [parameter.detach().clone() for parameter in lesson.trained] if proximal else []
         model.train()
         for step in range(steps):
             set_rate(optimizer, rate_at(plan, progress[0] + (progress[1] - progress[0]) * (step + 0.5) / steps))
-            clipped = _clipped(lesson, sample(people, mechanism, entropy), mechanism, way, images=plan.batch_size)
-            _set_gradients(lesson, clipped, mechanism, entropy)
+            gradients = step_gradients(lesson, people, mechanism, entropy, way=way, images=plan.batch_size)
+            for parameter, gradient in zip(lesson.trained, gradients, strict=True):
+                parameter.grad = gradient
             if proximal:
                 add_pull(lesson.trained, anchor, mu=proximal)
             optimizer.step()
@@ -125,7 +127,9 @@ def _some(rows: np.ndarray, most: int, seed: int) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).choice(rows, size=most, replace=False))
 
 
-def _clipped(lesson: Lesson, units: Sample, mechanism: Mechanism, way: Way, *, images: int) -> ClippedSum:
+def _clipped(lesson: Lessons, units: Sample, mechanism: Mechanism, way: Way, *, images: int) -> ClippedSum:
+    if isinstance(lesson, SeenLesson):
+        return by_formula(lesson, units, clip=mechanism.clip)
     match way:
         case "by-patient":
             return by_patient(lesson, units, clip=mechanism.clip)
@@ -133,17 +137,27 @@ def _clipped(lesson: Lesson, units: Sample, mechanism: Mechanism, way: Way, *, i
             return by_sample(lesson, units, clip=mechanism.clip, images=images)
 
 
-def _set_gradients(lesson: Lesson, clipped: ClippedSum, mechanism: Mechanism, entropy: Entropy) -> None:
-    gradients = noisy_mean(
-        clipped, noise_multiplier=mechanism.noise_multiplier, divisor=mechanism.divisor, entropy=entropy
-    )
-    for parameter, gradient in zip(lesson.trained, gradients, strict=True):
-        parameter.grad = gradient
+def step_gradients(
+    lesson: Lessons, people: list[np.ndarray], mechanism: Mechanism, entropy: Entropy, *, way: Way, images: int
+) -> list[torch.Tensor]:
+    """What one step lets out, and all that it lets out: sample, clip, add up, add noise, divide."""
+    clipped = _clipped(lesson, sample(people, mechanism, entropy), mechanism, way, images=images)
+    return noisy_mean(clipped, noise_multiplier=mechanism.noise_multiplier, divisor=mechanism.divisor, entropy=entropy)
+
+
+def _lesson(model: AttentionNet, data: PrivateData, plan: Training, where: Place, mechanism: Mechanism) -> Lessons:
+    """Where nothing before the heads trains and images stay as they are, what the heads see is computed once."""
+    if mechanism.trains == "head" and plan.augmentation is None and len(data.labels):
+        return SeenLesson.of(model, data.crops, data.labels, where, label_smoothing=plan.label_smoothing)
+    return Lesson(model, data.crops, data.labels, where, plan.augmentation, plan.label_smoothing)
 
 
 @contextmanager
-def _training_only(model: nn.Module, trains: str) -> Iterator[None]:
-    """Let only the parameters that `trains` names learn, for this block: the model may serve others after it."""
+def training_only(model: nn.Module, trains: str) -> Iterator[None]:
+    """Let only the parameters that `trains` names learn, for this block: the model may serve others after it.
+
+    `last-stage`: the trunk's last stage and everything after it; `head`: the linear layers that answer.
+    """
     before = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     last = max((name.split(".")[1] for name in before if name.startswith(("trunk.layer", "trunk.conv"))), default="")
     prefixes: tuple[str, ...] = {

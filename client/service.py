@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
-__all__ = ["answer_evaluate", "answer_query", "answer_train", "open_site", "scores_of"]
+__all__ = [
+    "answer_evaluate",
+    "answer_query",
+    "answer_train",
+    "model_of",
+    "open_site",
+    "proximal_of",
+    "scores_of",
+    "site_crops",
+    "use_threads",
+]
 
 import functools
+import hmac
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,10 +24,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from client.cache import load_crops
+from client.private_round import Custody, answer_private
 from client.site import Site, load_site, require_task
 from common.config import Crop, FedAvg, FedProx, Model
 from common.errors import BadInput
+from common.files import write_atomic
 from common.orders import EvaluateOrder, EvaluateReport, Part, PartReport, SiteCard, TrainOrder, TrainReport
+from common.private_orders import CardOrder
 from common.update import Weights, difference, norm
 from common.weights import get_weights, set_weights
 
@@ -31,31 +46,58 @@ def open_site(folder: Path) -> Site:
     return load_site(folder)
 
 
-def answer_query(site: Site) -> SiteCard:
-    """Who the site is, for the coordinator's roster."""
+_COUNTS_STAY = "its policy requires privacy; set privacy.kind to 'patient' in the experiment"
+
+
+def answer_query(site: Site, order: CardOrder | None = None) -> SiteCard:
+    """Who the site is, for the coordinator's roster.
+
+    For a private run, or where the site's policy requires privacy, without its counts, and with a checksum of its data
+    that only the site can make.
+    """
+    quiet = site.role == "train" and ((order is not None and order.private) or site.policy.privacy_required)
     return SiteCard(
         site=site.id,
         role=site.role,
         artificial=site.artificial,
         task=site.task,
-        images={part: len(site.rows(part)) for part in PARTS},
+        images={} if quiet else {part: len(site.rows(part)) for part in PARTS},
         patients=site.nominal_patients,
-        data_sha256=site.data_sha256,
+        data_sha256=_keyed(site) if quiet else site.data_sha256,
     )
 
 
-def answer_train(site: Site, order: TrainOrder, weights: Weights) -> tuple[TrainReport, Weights]:
+def _keyed(site: Site) -> str:
+    """Names the data to whoever saw it named before, and tells nobody whether a patient is in them."""
+    path = site.state / "card.key"
+    if not path.exists():
+        write_atomic(path, os.urandom(32), mode=0o600)
+    return hmac.new(path.read_bytes(), site.data_sha256.encode(), "sha256").hexdigest()
+
+
+def answer_train(
+    site: Site, order: TrainOrder, weights: Weights, *, custody: Custody | None = None
+) -> tuple[TrainReport, Weights]:
     """One round of local training from `weights`; the report, and the change of the weights.
 
-    BadInput where the site's role is held-out: it never trains, whatever the server asks.
+    BadInput where the site's role is held-out, so that it never trains, or where its policy requires privacy and the
+    order asks for none, whatever the server wishes.
     """
-    from client.training import TrainingData, train
-    from common.randomness import derive
-
     if site.role == "held-out":
         raise BadInput(f"site {site.id} is held out: it only evaluates; change its role at the site, not at the server")
     use_threads(order.threads)
     require_task(site, order.task)
+    if order.private is not None:
+        return answer_private(site, order, order.private, weights, custody=custody or Custody())
+    if site.policy.privacy_required:
+        raise BadInput(f"site {site.id}: {_COUNTS_STAY}")
+    return _train_plainly(site, order, weights)
+
+
+def _train_plainly(site: Site, order: TrainOrder, weights: Weights) -> tuple[TrainReport, Weights]:
+    from client.training import TrainingData, train
+    from common.randomness import derive
+
     rows = site.rows(*order.parts)
     crops = site_crops(site, order.crop)
     model = model_of(order, weights)
@@ -68,7 +110,7 @@ def answer_train(site: Site, order: TrainOrder, weights: Weights) -> tuple[Train
         steps=order.steps,
         progress=order.progress,
         rng=derive(order.seed, "site", site.id, "round", order.round),
-        proximal=_proximal(order.strategy),
+        proximal=proximal_of(order.strategy),
     )
     seconds = time.monotonic() - began
     change = difference(get_weights(model), weights)
@@ -101,7 +143,8 @@ def _architecture(config: Model, task: str, classes: int, double: bool) -> Atten
     return model.double() if double else model
 
 
-def _proximal(strategy: FedAvg | FedProx) -> float:
+def proximal_of(strategy: FedAvg | FedProx) -> float:
+    """FedProx's mu; 0 where nothing pulls."""
     match strategy:
         case FedProx(mu=mu):
             return mu

@@ -30,6 +30,7 @@ def as_table(account: Account) -> dict[str, Any]:
         "epsilon": _spent(entries),
         "cap": account.cap,
         "delta": account.delta,
+        "insecure_demo": any(entry.insecure_demo for entry in entries),
         "entries": [asdict(entry) for entry in entries],
     }
 
@@ -39,10 +40,13 @@ def as_text(account: Account) -> str:
     entries = read_entries(account)
     total = (
         f"site {account.site}: ε = {_spent(entries):.2f} of {account.cap:.2f} spent on each patient, δ = "
-        f"{account.delta:.2g}, {len(entries)} results released. A patient of two hospitals pays in both."
+        f"{account.delta:.2g}, {len(entries)} results released. A patient of two hospitals pays in both; "
+        "updates sent without privacy and numbers about val and test patients are not counted here."
     )
     if not entries:
         return total
+    if demo := [str(entry.number) for entry in entries if entry.insecure_demo]:
+        total += f"\nINSECURE DEMO: the noise of line {', '.join(demo)} came from a seed and protects nobody."
     head = f"{'':>5}  {'when':20} {'run':24} {'round':>5} {'noise σ':>8} {'rate':>6} {'steps':>5} {'ε so far':>8}"
     return "\n".join([head, *(_row(entry) for entry in entries), "", *_curve(entries, account.cap), "", total])
 

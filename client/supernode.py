@@ -24,11 +24,13 @@ _NOT_ACTIVATED = (
 _ADDRESS = re.compile(r"(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):(\d{1,5})")
 
 
-def start_client(site: Path, *, superlink: str, ca: Path, key: Path, state: Path | None = None) -> int:
+def start_client(
+    site: Path, *, superlink: str, ca: Path, key: Path, state: Path | None = None, insecure_demo: bool = False
+) -> int:
     """Connect the site folder `site` to the coordinator and serve it in the foreground until Ctrl-C or SIGTERM; 0 then.
 
     Nothing listens to the outside: the client polls. While the coordinator is away it waits; after an unclean stop it
-    comes back by itself. `state` (default: the site's own state folder) holds Flower's home and the log. BadInput where
+    comes back by itself. `insecure_demo` seeds the draws of private training: a demonstration that repeats. `state` (default: the site's own state folder) holds Flower's home and the log. BadInput where
     the site, `superlink` (host:port), the certificate or the key cannot be used; RunFailed where the coordinator refuses
     the site.
     """
@@ -39,7 +41,10 @@ def start_client(site: Path, *, superlink: str, ca: Path, key: Path, state: Path
     _meet(host, port, ca=ca)
     home = (state or about.state) / "flower"
     home.mkdir(parents=True, exist_ok=True)
-    node = _Node(about.id, home, _command(site, superlink=superlink, ca=ca, key=key), hidden=(home, site))
+    command = _command(site, superlink=superlink, ca=ca, key=key, demo=insecure_demo)
+    node = _Node(about.id, home, command, hidden=(home, site))
+    if insecure_demo:
+        _say(f"site {about.id}: INSECURE DEMO: coins and noise come from a seed; privacy protects nobody here")
     try:
         with signals_as_interrupt():
             _say(f"site {about.id}: connecting to {superlink}")
@@ -111,12 +116,13 @@ class _Node:
             self._refused = "the coordinator refused the signature; set this machine's clock (NTP) and check --key"
 
 
-def _command(site: Path, *, superlink: str, ca: Path, key: Path) -> list[str]:
+def _command(site: Path, *, superlink: str, ca: Path, key: Path, demo: bool = False) -> list[str]:
+    more = " insecure-demo=true" if demo else ""
     return [
         "flower-supernode",
         *("--root-certificates", str(ca.resolve()), "--superlink", superlink),
         *("--auth-supernode-private-key", str(key.resolve())),
-        *("--node-config", f"site={_quoted(site)} key={_quoted(key)}"),
+        *("--node-config", f"site={_quoted(site)} key={_quoted(key)}{more}"),
         *("--host", "127.0.0.1", "--port", str(free_port())),
     ]
 

@@ -14,6 +14,7 @@ __all__ = [
     "Experiment",
     "FedAvg",
     "FedProx",
+    "HospitalPrivacy",
     "ImagePrivacy",
     "Model",
     "NoPrivacy",
@@ -273,12 +274,30 @@ class ImagePrivacy:
         _require_one_noise(self)
 
 
-def _require_one_noise(privacy: PatientPrivacy | ImagePrivacy) -> None:
+@checked(frozen=True, config=_STRICT)
+class HospitalPrivacy:
+    """Noise at the server that hides whether a whole hospital took part; for federations of 50 training sites or more.
+
+    Each site's update is clipped to the norm `clip` and counts the same; patients are hidden from the other hospitals, not
+    from the server.
+    """
+
+    kind: Literal["hospital"] = "hospital"
+    clip: Rate = 1.0
+    noise_multiplier: Rate | None = None
+    epsilon: Rate | None = None
+    delta: Annotated[float, Field(gt=0, le=1e-2)] | None = None
+
+    def __post_init__(self) -> None:
+        _require_one_noise(self)
+
+
+def _require_one_noise(privacy: PatientPrivacy | ImagePrivacy | HospitalPrivacy) -> None:
     if (privacy.noise_multiplier is None) == (privacy.epsilon is None):
         raise ValueError("say how much noise: either noise_multiplier or epsilon")
 
 
-Privacy = Annotated[NoPrivacy | PatientPrivacy | ImagePrivacy, Field(discriminator="kind")]
+Privacy = Annotated[NoPrivacy | PatientPrivacy | ImagePrivacy | HospitalPrivacy, Field(discriminator="kind")]
 
 
 @checked(frozen=True, config=_STRICT)
@@ -342,9 +361,26 @@ class Experiment:
     model: Model = field(default_factory=Model)
     training: Training = field(default_factory=lambda: Training(epochs=10))
     strategy: Annotated[FedAvg | FedProx, Field(discriminator="kind")] = field(default_factory=FedAvg)
+    privacy: Privacy = field(default_factory=NoPrivacy)
     evaluation: Evaluation = field(default_factory=Evaluation)
     comparison: Comparison = field(default_factory=Comparison)
     deadlines: Deadlines = field(default_factory=Deadlines)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.privacy, PatientPrivacy | ImagePrivacy):
+            _require_apart(self.model, self.training)
+
+
+def _require_apart(model: Model, training: Training) -> None:
+    """What lets one patient's images act on another's gradient, or tells how many there are, does not go with privacy."""
+    if model.norm == "batch":
+        raise ValueError("privacy cannot be had with model.norm = 'batch', which mixes patients; set it to 'group'")
+    if model.dropout:
+        raise ValueError("model.dropout draws for a whole batch at once; set it to 0 where privacy is asked for")
+    if training.class_weights:
+        raise ValueError("training.class_weights tells how many cases of each class a site has; set it to false")
+    if training.full_batch:
+        raise ValueError("privacy comes from sampling patients; leave training.full_batch out")
 
 
 def parse(kind: type[_T], table: Any, *, where: str) -> _T:
@@ -359,7 +395,7 @@ def parse(kind: type[_T], table: Any, *, where: str) -> _T:
 
 def _first_complaint(kind: type, error: ValidationError) -> str:
     detail = error.errors()[0]
-    tags = {"adamw", "sgd", "fedavg", "fedprox", "none", "patient", "image"}
+    tags = {"adamw", "sgd", "fedavg", "fedprox", "none", "patient", "image", "hospital"}
     path = [str(part) for part in detail["loc"]]
     if detail["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         known = _keys_at(kind, detail["loc"][:-1])

@@ -23,6 +23,7 @@ from pydantic.dataclasses import dataclass as checked
 from common.config import Crop, Evaluation, FedAvg, FedProx, Model, Training
 from common.influence import Others
 from common.logistic import Start
+from common.private_orders import PrivateOrder, PrivateReport
 from common.tasks import Task
 
 _STRICT = ConfigDict(extra="forbid")
@@ -33,7 +34,8 @@ Stage = Literal["progress", "first-pass", "counts", "placements"]
 
 @checked(frozen=True, config=_STRICT)
 class SiteCard:
-    """How a site introduces itself. `images` counts images by part, as far as the site's policy lets them be known.
+    """How a site introduces itself. `images` counts images by part; it is empty where privacy is asked for, since nothing
+    that leaves may follow from the true count. `patients` is the declared nominal number.
 
     `artificial` sites were cut from one center: a report must not take them for centers.
     """
@@ -49,7 +51,10 @@ class SiteCard:
 
 @checked(frozen=True, config=_STRICT)
 class TrainOrder:
-    """One site's work in one round: `steps` steps while the global schedule moves over `progress` (two shares of 1)."""
+    """One site's work in one round: `steps` steps while the global schedule moves over `progress` (two shares of 1).
+
+    With `private` the site trains with privacy or not at all.
+    """
 
     run: str
     round: int
@@ -63,13 +68,14 @@ class TrainOrder:
     model: Model
     training: Training
     strategy: FedAvg | FedProx
+    private: PrivateOrder | None = None
 
 
 @checked(frozen=True, config=_STRICT)
 class TrainReport:
     """What goes with an update: `weight` is the number of training images, `seconds` the time inside steps.
 
-    `loss` is None where the site's training is private.
+    With `private` the weight is the nominal number of patients, `samples` what is expected, `loss` and `seconds` are None.
     """
 
     site: str
@@ -78,7 +84,8 @@ class TrainReport:
     steps: int
     loss: float | None
     norm: float
-    seconds: float
+    seconds: float | None
+    private: PrivateReport | None = None
 
 
 @checked(frozen=True, config=_STRICT)

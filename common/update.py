@@ -81,8 +81,16 @@ def difference(after: Weights, before: Weights) -> Weights:
 
 
 def apply_change(weights: Weights, change: Weights) -> Weights:
-    """`weights` + `change`, in the precision of `weights`."""
-    return tensorwise(lambda array, by: (array + by).astype(array.dtype), weights, change)
+    """`weights` + `change`, in the precision of `weights`; tensors that did not train are not in `change`.
+
+    RunFailed where `change` has one that `weights` lacks.
+    """
+    if strange := sorted(change.keys() - weights.keys()):
+        raise RunFailed(
+            f"an update has a tensor that the model lacks, {strange[0]}; do all sites run the same release?"
+        )
+    changed = {name: array for name, array in weights.items() if name in change}
+    return weights | tensorwise(lambda array, by: (array + by).astype(array.dtype), changed, change)
 
 
 def check_finite(change: Weights) -> None:

@@ -1,6 +1,7 @@
 """The coordinator's Flower ServerApp. The run-config names the run folder; everything else lies in it.
 
-In a deployment the name is one below SONOFED_RUNS, since the run-config travels to every site and a path must not.
+In a deployment the name is one below SONOFED_RUNS, since the run-config travels to every site and a path must not; and
+SONOFED_HEADS is the file that remembers the heads of the sites' ledgers over runs.
 """
 
 from __future__ import annotations
@@ -35,4 +36,5 @@ def main(grid: Grid, context: Context) -> None:
             run=str(options.get("run", "federated")),
             final=bool(options.get("final", True)),
             train=bool(options.get("train", True)),
+            heads=Path(os.environ["SONOFED_HEADS"]) if "SONOFED_HEADS" in os.environ else None,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["State", "latest", "store"]
 
+import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,15 @@ from common.weights import TailAverage, fingerprint, load, save
 
 _AVERAGE = "average/"
 _BEST = "best/"
-_KEYS = {"round", "identity", "weights", "state", "tail_count", "validation", "contributors", "data"}
+_KEYS = {"round", "identity", "weights", "state", "tail_count", "validation", "contributors", "data", "token"}
 
 
 @dataclass
 class State:
     """What the round loop knows after `round` rounds.
 
-    `validation` holds [round, loss] of each evaluation, `data` the SHA-256 of each training site's data.
+    `validation` holds [round, loss] of each evaluation, `data` the SHA-256 of each training site's data. `token` makes the
+    run's name its own in the sites' ledgers.
     """
 
     round: int
@@ -32,6 +34,7 @@ class State:
     validation: list[tuple[int, float]] = field(default_factory=list)
     contributors: list[str] = field(default_factory=list)
     data: dict[str, str] = field(default_factory=dict)
+    token: str = field(default_factory=lambda: secrets.token_hex(4))
 
     @property
     def best_loss(self) -> float | None:
@@ -59,6 +62,7 @@ def store(folder: Path, state: State, *, identity: str) -> None:
         "validation": state.validation,
         "contributors": state.contributors,
         "data": state.data,
+        "token": state.token,
     }
     write_json(folder / f"{stem}.json", about)
     _drop_older(folder, keep=stem)
@@ -88,7 +92,8 @@ def latest(folder: Path, *, identity: str, tail: TailAverage) -> State:
     tail.count = about["tail_count"]
     best = {n.removeprefix(_BEST): a for n, a in extra.items() if n.startswith(_BEST)} or None
     validation = [(int(r), float(loss)) for r, loss in about["validation"]]
-    return State(about["round"], weights, tail, best, validation, list(about["contributors"]), dict(about["data"]))
+    contributors, data = list(about["contributors"]), dict(about["data"])
+    return State(about["round"], weights, tail, best, validation, contributors, data, str(about["token"]))
 
 
 def _checked(path: Path, expected: str) -> Weights:

@@ -23,9 +23,11 @@ from server.budget import sample_gradients
 from server.evidence import Together, columns
 from server.pooled_in_clear import InClear
 from server.pooled_under_masks import UnderMasks
-from server.records import Records
+from server.private_rounds import is_private, private_samples
+from server.records import Records, read_records
 from server.results import Row, write_results
-from server.rounds import Evaluated, Federation, Outcome, Roster, evaluate_order, training_images
+from server.rounds import Evaluated, Federation, Outcome, Roster, evaluate_order, training_sizes
+from server.spending import spending
 
 _EVERY: tuple[Part, ...] = ("train", "val", "test")
 
@@ -63,8 +65,10 @@ def evaluate_finally(
     if not rows:
         raise RunFailed("no site evaluated the final model; see the failures in records.jsonl")
     steps = outcome.steps
-    images = sum(training_images(roster, experiment).values())
+    images = sum(training_sizes(roster, experiment).values())
     each = sample_gradients(experiment.training, images=images, steps=steps)
+    if is_private(experiment.privacy):
+        each = private_samples(experiment.privacy, steps=steps)
     cards = {**roster.train, **roster.held_out}
     write_results(
         folder,
@@ -77,6 +81,7 @@ def evaluate_finally(
         ),
         rows=rows,
         contrasts=[],
+        privacy=spending(read_records(records.path), experiment),
     )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from common.files import write_atomic
 from server.report.estimates import estimate, worst_first
 from server.report.numbers import DASH, count, decimal, interval, mean
+from server.report.privacy import privacy_notes, privacy_sentence
 from server.report.reading import ALL, IN_FEDERATION, LEAVE_ONE_OUT, Run, read_run
 from server.report.sentence import answer, lead_arm, reservations
 
@@ -48,8 +49,8 @@ def _what(run: Run) -> Iterable[str]:
     yield f"- Model: attention CNN {'(' + _safe(', '.join(parts)) + ')' if parts else ''}."
     yield f"- Strategy: {_safe(run.setting('strategy', 'kind') or DASH)}; seeds {', '.join(map(str, run.seeds)) or DASH}."
     yield f"- Budget of each final model: {count(run.budget.sample_gradients)} sample gradients."
-    privacy = run.setting("privacy")
-    yield f"- Differential privacy: {_safe(privacy) if privacy else 'not applied; images stay at the sites, updates are sent'}."
+    told = privacy_sentence(run)
+    yield f"- Differential privacy: {_safe(told) if told else 'not applied; images stay at the sites, updates are sent'}."
 
 
 def _trained_on(run: Run) -> Iterable[str]:
@@ -90,6 +91,7 @@ def _limits(run: Run) -> Iterable[str]:
         yield f"- Tested at {len(run.sites(LEAVE_ONE_OUT))} left-out centers only; another center may differ more."
     yield "- The threshold is set on training centers; at a new center sensitivity and specificity may both differ."
     yield "- Probabilities are not recalibrated to a center's share of positive cases."
+    yield from (f"- Privacy: {_safe(note)}" for note in privacy_notes(run))
 
 
 def _made_by(run: Run) -> Iterable[str]:

@@ -9,18 +9,22 @@ __all__ = ["Evaluated", "Federation", "Outcome", "Roster", "Trained", "run_round
 
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from common.config import Experiment
+from common.config import Experiment, HospitalPrivacy
 from common.errors import BadInput, RunFailed
 from common.masks import SMALLEST_ROSTER
 from common.orders import EvaluateOrder, EvaluateReport, Part, SiteCard, Stage, TrainOrder, TrainReport
+from common.private_orders import PrivateReport
 from common.update import Weights, apply_change
 from common.weights import TailAverage
 from server.budget import RoundBudget, apportion, check_budget, round_budgets, total_steps
 from server.checkpoints import State, latest, store
+from server.heads import KnownHeads
+from server.hospital_noise import require_enough
+from server.private_rounds import PrivateRun, check_mechanism, is_private, private_steps_total
 from server.records import Records
 from server.secure_sums import Exchange
 
@@ -84,6 +88,8 @@ class Roster:
                 f"evaluation.secure: {len(roster.train)} training sites are too few to hide one in a total; "
                 f"set it to false, or train on {SMALLEST_ROSTER} or more"
             )
+        if isinstance(experiment.privacy, HospitalPrivacy):
+            require_enough(experiment.privacy, sites=len(roster.train), rounds=experiment.training.rounds)
         if experiment.protocol == "leave-one-center-out" and not roster.held_out:
             raise BadInput("protocol: leave-one-center-out needs a site that is held out; name one in held_out")
         return roster
@@ -107,18 +113,34 @@ def training_parts(experiment: Experiment) -> tuple[Part, ...]:
     return ("train",) if experiment.protocol == "in-federation" else ("train", "test")
 
 
-def training_images(roster: Roster, experiment: Experiment) -> dict[str, int]:
-    """How many images each training center gives to training."""
+def training_sizes(roster: Roster, experiment: Experiment) -> dict[str, int]:
+    """By what each training center's share of the steps is measured: its training images, or, where training is private,
+    its nominal number of patients, since nothing may follow from the true one.
+    """
+    if is_private(experiment.privacy):
+        return {site: card.patients for site, card in roster.train.items()}
     parts = training_parts(experiment)
     return {site: sum(card.images.get(part, 0) for part in parts) for site, card in roster.train.items()}
 
 
 def checked_steps(roster: Roster, experiment: Experiment) -> int:
     """Optimizer steps of the final model; BadInput where they are too few for the rounds and sites."""
-    images = sum(card.images.get("train", 0) for card in roster.train.values())
-    steps = total_steps(experiment.training, images=images)
-    check_budget(experiment.training, images=training_images(roster, experiment), steps=steps)
+    sizes, privacy = training_sizes(roster, experiment), experiment.privacy
+    if is_private(privacy):
+        steps = private_steps_total(experiment.training, privacy, sizes)
+    else:
+        _require_counts(roster)
+        images = sum(card.images.get("train", 0) for card in roster.train.values())
+        steps = total_steps(experiment.training, images=images)
+    check_budget(experiment.training, images=sizes, steps=steps)
     return steps
+
+
+def _require_counts(roster: Roster) -> None:
+    if quiet := [site for site, card in roster.train.items() if not card.images]:
+        raise BadInput(
+            f"site {quiet[0]}: its policy requires privacy; set privacy.kind = 'patient' in the experiment, or leave it out"
+        )
 
 
 def run_rounds(
@@ -130,24 +152,31 @@ def run_rounds(
     folder: Path,
     identity: str,
     records: Records,
+    heads: KnownHeads | None = None,
 ) -> Outcome:
     """Train over all rounds that are left after the last whole checkpoint in `folder` (round 0: the initial weights).
 
-    BadInput where the budget is too small for the sites, RunFailed where no site trained in a round. `identity` names the configuration that a checkpoint belongs to.
+    BadInput where the budget is too small for the sites, RunFailed where no site trained in a round. `identity` names the
+    configuration that a checkpoint belongs to; `heads` are those of the sites' ledgers (default: a file beside `folder`).
     """
     training = experiment.training
     steps = checked_steps(roster, experiment)
     tail = TailAverage(training.rounds, training.average)
     state = latest(folder, identity=identity, tail=tail)
     _check_data(roster, state)
+    heads = heads or KnownHeads(folder.parent / "ledger-heads.json")
+    private = _private(roster, experiment, state, heads)
     failures: dict[str, str] = {}
     if records.continued:
         records.add("resumed", run=run, round=state.round)
     for budget in round_budgets(training.rounds, steps)[state.round :]:
         began = time.monotonic()
-        orders = _train_orders(roster, experiment, budget, run=run)
+        orders = _train_orders(roster, experiment, budget, run=run, private=private)
         trained = federation.train(budget.number, orders, state.weights)
         _record_training(records, run, budget.number, trained)
+        for site, report in trained.reports.items():
+            if report.private:
+                heads.learn(site, report.private.head)
         failures |= trained.failures
         if trained.change is None:
             raise RunFailed(f"round {budget.number}: no site trained: {_listed(trained.failures)}")
@@ -165,6 +194,20 @@ def run_rounds(
     return Outcome(chosen if chosen is not None else state.tail.mean(state.weights), steps, failures)
 
 
+def check_private(roster: Roster, experiment: Experiment) -> None:
+    """Raise BadInput where a training site is too small for the privacy that is asked for."""
+    if is_private(experiment.privacy):
+        for site, patients in training_sizes(roster, experiment).items():
+            check_mechanism(experiment.privacy, site, patients)
+
+
+def _private(roster: Roster, experiment: Experiment, state: State, heads: KnownHeads) -> PrivateRun | None:
+    if not is_private(experiment.privacy):
+        return None
+    name = f"{experiment.name}-{state.token}"
+    return PrivateRun.of(experiment, training_sizes(roster, experiment), name=name, heads=heads)
+
+
 def _check_data(roster: Roster, state: State) -> None:
     """The sites' data are what earlier rounds learned from; BadInput where one has changed since."""
     now = {site: card.data_sha256 for site, card in roster.train.items()}
@@ -177,10 +220,12 @@ def _check_data(roster: Roster, state: State) -> None:
     state.data = {**state.data, **now}
 
 
-def _train_orders(roster: Roster, experiment: Experiment, budget: RoundBudget, *, run: str) -> dict[str, TrainOrder]:
-    images = training_images(roster, experiment)
+def _train_orders(
+    roster: Roster, experiment: Experiment, budget: RoundBudget, *, run: str, private: PrivateRun | None
+) -> dict[str, TrainOrder]:
+    sizes = training_sizes(roster, experiment)
     full = experiment.training.full_batch
-    shares = dict.fromkeys(images, 1) if full else apportion(budget.steps, images)
+    shares = dict.fromkeys(sizes, 1) if full else apportion(budget.steps, sizes)
     return {
         site: TrainOrder(
             run=run,
@@ -195,6 +240,7 @@ def _train_orders(roster: Roster, experiment: Experiment, budget: RoundBudget, *
             model=experiment.model,
             training=experiment.training,
             strategy=experiment.strategy,
+            private=private.order(site) if private else None,
         )
         for site, share in shares.items()
     }
@@ -270,8 +316,22 @@ def _record_training(records: Records, run: str, round_number: int, trained: Tra
             norm=report.norm,
             loss=report.loss,
             samples=report.samples,
+            **({"privacy": _told(report.private)} if report.private else {}),
         )
     _record_failures(records, run, round_number, trained.failures)
+
+
+def _told(private: PrivateReport) -> dict[str, Any]:
+    """What a site says of its spending, for the records: ε is all that its patients ever paid."""
+    return {
+        "epsilon": private.epsilon,
+        "cap": private.cap,
+        "delta": private.delta,
+        "plan": asdict(private.plan),
+        "ledger": private.head.length,
+        "again": private.again,
+        "insecure_demo": private.insecure_demo,
+    }
 
 
 def _record_failures(records: Records, run: str, round_number: int, failures: Mapping[str, str]) -> None:

@@ -19,6 +19,7 @@ from common.update import Weights
 from common.weights import TailAverage, get_weights, save
 from server.checkpoints import State, latest, store
 from server.final import evaluate_finally
+from server.heads import KnownHeads
 from server.records import Records
 from server.rounds import Federation, Outcome, Roster, run_rounds
 
@@ -116,10 +117,12 @@ def coordinate(
     run: str = "federated",
     final: bool = True,
     train: bool = True,
+    heads: Path | None = None,
 ) -> Outcome:
     """Gather the sites, train from the last checkpoint on, store `model.safetensors`, evaluate, and write `results.json`.
 
-    `train=False` evaluates the stored weights only. RunFailed where nobody learned; the reason stands in the records too.
+    `train=False` evaluates the stored weights only. `heads`: where the heads of the sites' ledgers are remembered over runs
+    (default: in the run folder alone). RunFailed where nobody learned; the reason stands in the records too.
     """
     experiment, identity = open_run(folder)
     records = Records(folder / "records.jsonl")
@@ -137,7 +140,14 @@ def coordinate(
             )
         outcome = (
             run_rounds(
-                sites, roster, experiment, run=run, folder=folder / "checkpoints", identity=identity, records=records
+                sites,
+                roster,
+                experiment,
+                run=run,
+                folder=folder / "checkpoints",
+                identity=identity,
+                records=records,
+                heads=KnownHeads(heads) if heads else None,
             )
             if train
             else _stored(folder, experiment, identity)

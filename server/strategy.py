@@ -18,12 +18,15 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from pydantic import TypeAdapter
 
-from common.config import Experiment, FedAvg, FedProx
+from common.config import Experiment, FedAvg, FedProx, HospitalPrivacy
 from common.errors import RunFailed, SonofedError
 from common.orders import EvaluateOrder, EvaluateReport, SiteCard, TrainOrder, TrainReport
+from common.private_orders import CardOrder, PrivateOrder
 from common.update import Update, Weights, check_finite
-from common.wire import arrays_of, payload_bytes, unpack, weights_of
+from common.wire import arrays_of, pack, payload_bytes, unpack, weights_of
 from server.aggregation import combine
+from server.hospital_noise import hospital_mean, hospital_plan
+from server.private_rounds import is_private, require_private
 from server.rounds import Evaluated, Trained
 from server.secure_messages import FlowerExchange
 
@@ -40,6 +43,9 @@ class CrossCenter(Strategy):
         self.evaluations: dict[str, EvaluateReport] = {}
         self.failures: dict[str, str] = {}
         self.bytes: dict[str, int] = {}
+        self.privacy: HospitalPrivacy | None = None
+        self.rounds = 1
+        self.private: dict[str, PrivateOrder] = {}
         self._asked: dict[str, Message] = {}
 
     def configure_train(
@@ -62,6 +68,7 @@ class CrossCenter(Strategy):
         for site, content in self._contents(replies):
             try:
                 report = unpack(TrainReport, content)
+                require_private(report, self.private.get(site))
                 change = weights_of(content.array_records["arrays"])
                 check_finite(change)
                 updates[site] = Update.of(change, weight=report.weight)
@@ -70,7 +77,14 @@ class CrossCenter(Strategy):
                 self.failures[site] = str(error)
         if not updates:
             return None, None
-        return arrays_of(combine(self.strategy, updates)), MetricRecord({"sites": len(updates)})
+        return arrays_of(self._combined(updates)), MetricRecord({"sites": len(updates)})
+
+    def _combined(self, updates: Mapping[str, Update]) -> Weights:
+        if self.privacy is None:
+            return combine(self.strategy, updates)
+        sites = len(self._asked)
+        plan, _ = hospital_plan(self.privacy, sites=sites, rounds=self.rounds)
+        return hospital_mean(updates, self.privacy, plan, sites=sites)
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Keep the sites' reports in `evaluations`; the number of sites that answered."""
@@ -127,6 +141,9 @@ class FlowerFederation:
         self.grid = grid
         self.experiment = experiment
         self.strategy = CrossCenter(experiment.strategy, {})
+        self.strategy.rounds = experiment.training.rounds
+        if isinstance(experiment.privacy, HospitalPrivacy):
+            self.strategy.privacy = experiment.privacy
 
     def gather(self, expected: Collection[str] = ()) -> dict[str, SiteCard]:
         """Ask every connected node who it is, until the `expected` site ids answered (any one where none are named).
@@ -163,7 +180,8 @@ class FlowerFederation:
         `nodes` has the names that their keys were registered by ("" in a simulation).
         """
         why = None
-        messages = [Message(RecordDict(), node, MessageType.QUERY, group_id="0") for node in nodes]
+        asked = CardOrder(private=is_private(self.experiment.privacy))
+        messages = [Message(pack(asked), node, MessageType.QUERY, group_id="0") for node in nodes]
         for reply in _exchange(self.grid, messages, seconds=timeout):
             if reply.has_error():
                 why = f"a node answered: {_why(reply)}"
@@ -186,6 +204,7 @@ class FlowerFederation:
     def train(self, round_number: int, orders: Mapping[str, TrainOrder], weights: Weights) -> Trained:
         """One round of training, waiting at most `deadlines.reply`."""
         strategy = self.strategy
+        strategy.private = {site: order.private for site, order in orders.items() if order.private}
         messages = strategy.configure_train(round_number, arrays_of(weights), _by_site(orders), self.grid)
         replies = _exchange(self.grid, messages, seconds=self.experiment.deadlines.reply)
         arrays, _ = strategy.aggregate_train(round_number, replies)

@@ -131,7 +131,7 @@ class _Watch:
         done = rounds[-1] if rounds else 0
         if done < self._rounds or done > self._shown:
             self._shown = done
-            progress.update(done, note=f"round {done} of {self._rounds}")
+            progress.update(done, note=f"round {done} of {self._rounds}{_spent(events)}")
 
     def _check_server(self) -> None:
         now = time.monotonic()
@@ -161,6 +161,13 @@ class _Watch:
 
     def _ended(self) -> bool:
         return any(event["event"] == "end" for event in read_records(self._records)[self._before :])
+
+
+def _spent(events: list[dict[str, Any]]) -> str:
+    """What the sites say of their ledgers, the last of each; nothing without privacy."""
+    told = {event["site"]: event["privacy"] for event in events if event["event"] == "train" and "privacy" in event}
+    each = (f"{site} {spent['epsilon']:.2f} of {spent['cap']:g}" for site, spent in sorted(told.items()))
+    return f"; ε: {', '.join(each)}" if told else ""
 
 
 def _judged(end: dict[str, Any]) -> int:

@@ -53,7 +53,11 @@ def start_superlink(state: Path, *, port: int, host: str = "127.0.0.1", names: t
         control = Control(state / "flower", f"{_EVERYWHERE.get(host, host)}:{port}", files.ca)
         control.prepare()
         (state / RUNS).mkdir(exist_ok=True)
-        environment = flower_environment(control.home, SONOFED_RUNS=str((state / RUNS).resolve()))
+        environment = flower_environment(
+            control.home,
+            SONOFED_RUNS=str((state / RUNS).resolve()),
+            SONOFED_HEADS=str((state / "ledger-heads.json").resolve()),
+        )
         command = _command(state, files, host=host, port=port)
         try:
             with signals_as_interrupt(), Foreground(command, environment=environment, log=state / _LOG) as child:

@@ -30,12 +30,32 @@ def summary(run: Path) -> tuple[str, dict[str, Any]]:
     artificial = results["provenance"].get("artificial_sites", [])
     if artificial:
         lines.append(f"artificial sites, cut from one center and not real centers: {', '.join(artificial)}")
+    if privacy := results.get("privacy"):
+        lines += _privacy_lines(privacy)
     failures = {e["site"]: e["why"] for e in read_records(run / "records.jsonl") if e["event"] == "failure"}
     lines += [f"site {site} failed: {why}" for site, why in sorted(failures.items())]
     value = {"run": str(run), "table": table, "contrasts": results["contrasts"], "failures": failures}
     if artificial:
         value["artificial_sites"] = artificial
+    if privacy:
+        value["privacy"] = privacy
     return "\n".join(lines).strip(), value
+
+
+def _privacy_lines(privacy: dict[str, Any]) -> Iterable[str]:
+    """ε of each site, the dearest model's; an image's beside it where the image is the unit."""
+    dearest: dict[str, dict[str, Any]] = {}
+    for cost in privacy["sites"]:
+        if cost["site"] not in dearest or cost["epsilon"][-1] > dearest[cost["site"]]["epsilon"][-1]:
+            dearest[cost["site"]] = cost
+    for site, cost in sorted(dearest.items()):
+        image = "" if cost["image_epsilon"] is None else f" ({cost['image_epsilon']:.2f} an image)"
+        who = "hospital" if privacy["unit"] == "hospital" else "patient"
+        yield f"{site}: ε = {cost['epsilon'][-1]:.2f} of a {who}{image}, δ = {cost['delta']:.2g}"
+    if privacy["together"]:
+        yield "all models together: " + ", ".join(f"{site} {e:.2f}" for site, e in sorted(privacy["together"].items()))
+    if privacy["insecure_demo"]:
+        yield "INSECURE DEMO: sampling and noise came from the seed; nobody's privacy is protected by this run"
 
 
 def _block(protocol: str, rows: list[dict[str, Any]], table: list[dict[str, Any]]) -> Iterable[str]:

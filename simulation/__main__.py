@@ -60,6 +60,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     pretrain.add_argument(
         "--contrast", choices=("fixed", "image", "local"), default="local", help="as model.contrast (default local)"
     )
+    audit = command(
+        commands, "audit", "attack an experiment's privacy: canaries, membership inference, gradient inversion",
+        "python -m simulation audit configs/experiments/private-demo.toml --out runs/audit", _audit,
+    )  # fmt: skip
+    audit.add_argument(
+        "config", type=Path, metavar="CONFIG", help="an experiment's TOML file, with privacy of patients"
+    )
+    audit.add_argument("--out", type=Path, default=Path("runs/audit"), metavar="DIR", help="default: runs/audit")
+    audit.add_argument("--epsilon", type=float, default=1.0, help="what the canaries' game is made for (default 1)")
+    audit.add_argument("--canaries", type=int, default=1000, help="canary patients, 300 or more (default 1000)")
+    audit.add_argument("--games", type=int, default=5, help="games, each a bound of its own (default 5)")
+    add_json(audit)
     privacy = command(
         commands, "privacy", "plan patient-level privacy: how much noise an ε asks for, and what to expect",
         "python -m simulation privacy --patients 180 --rounds 40 --epsilon 8", _privacy,
@@ -77,6 +89,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _experiment(made: argparse.ArgumentParser) -> None:
     made.add_argument("config", type=Path, metavar="CONFIG", help="an experiment's TOML file")
     made.add_argument("--out", type=Path, required=True, metavar="RUN", help="the run folder")
+    made.add_argument(
+        "--insecure-demo", action="store_true", help="privacy's draws come from the seed: repeats, and protects nobody"
+    )
     add_json(made)
 
 
@@ -105,7 +120,10 @@ def _run(options: argparse.Namespace) -> int:
     from server.table import summary
     from simulation.run import run
 
-    report = run(load_experiment(options.config), options.out, engine=options.engine, resume=options.resume)
+    experiment = load_experiment(options.config)
+    report = run(
+        experiment, options.out, engine=options.engine, resume=options.resume, insecure_demo=options.insecure_demo
+    )
     text, value = summary(options.out)
     show(value, as_json=options.json, text=f"{text}\nreport: {report}")
     return 0
@@ -125,7 +143,7 @@ def _compare(options: argparse.Namespace) -> int:
     if options.arms is not None:
         table["arms"] = [arm.strip() for arm in options.arms.split(",")]
     experiment = replace(experiment, comparison=parse(Comparison, table, where="--seeds/--arms"))
-    report = compare(experiment, options.out)
+    report = compare(experiment, options.out, insecure_demo=options.insecure_demo)
     text, value = summary(options.out)
     show(value, as_json=options.json, text=f"{text}\nreport: {report}")
     return 0
@@ -147,6 +165,32 @@ def _pretrain(options: argparse.Namespace) -> int:
         )
     print(f"{options.out}: {made.megabytes} MB, loss {made.loss:.3f}, learned in {made.seconds / 60:.1f} min")
     return 0
+
+
+def _audit(options: argparse.Namespace) -> int:
+    """Exit 1 where a game proves more than the mechanism was made for."""
+    from dataclasses import asdict
+
+    from common.config import load_experiment
+    from common.errors import BadInput
+    from common.progress import Progress
+    from simulation.audit import Counts, audit
+    from simulation.audit.page import as_text
+
+    if options.epsilon <= 0 or options.games < 1:
+        raise BadInput("--epsilon and --games must be positive")
+    counts = Counts(canaries=options.canaries, games=options.games)
+    with Progress("auditing", total=1) as progress:
+        found = audit(
+            load_experiment(options.config),
+            options.out,
+            epsilon=options.epsilon,
+            counts=counts,
+            say=lambda text, share: progress.update(share, note=text),
+        )
+    text = f"{as_text(found)}\npage: {options.out / 'audit.html'}"
+    show(asdict(found) | {"holds": found.holds}, as_json=options.json, text=text)
+    return 0 if found.holds else 1
 
 
 def _privacy(options: argparse.Namespace) -> int:

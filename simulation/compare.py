@@ -22,10 +22,12 @@ from common.progress import Progress
 from common.provenance import provenance
 from server.budget import check_budget, total_steps
 from server.model_card import write_model_card
+from server.private_rounds import check_mechanism, is_private, private_samples, private_steps_total
 from server.records import Records, read_records
 from server.report import write_report
 from server.results import write_results
 from server.run import config_text, resolved
+from server.spending import spending
 from simulation.evidence import assemble
 from simulation.pictures import draw_pictures
 from simulation.plan import ModelPlan, plan_models
@@ -34,10 +36,11 @@ from simulation.sources import open_sites
 from simulation.workers import train_all
 
 
-def compare(experiment: Experiment, run: Path) -> Path:
+def compare(experiment: Experiment, run: Path, *, insecure_demo: bool = False) -> Path:
     """Train every model that is not there yet, then write tables, pictures and the report; returns the report's path.
 
-    Goes on from what is finished where the folder's configuration equals this one, else BadInput.
+    Goes on from what is finished where the folder's configuration equals this one, else BadInput. `insecure_demo` seeds the
+    draws of private training.
     """
     sites = open_sites(experiment)
     experiment = fixed_budget(experiment, sites)
@@ -47,7 +50,7 @@ def compare(experiment: Experiment, run: Path) -> Path:
     use_threads(experiment.threads)
     with _claimed(run, text, sites):
         _decode(sites, experiment)
-        train_all(run, plans, experiment, sites)
+        train_all(run, plans, experiment, sites, insecure_demo=insecure_demo)
         _describe_sites(run, experiment, sites)
         _merge_records(run, plans)
         about = provenance(
@@ -66,6 +69,7 @@ def compare(experiment: Experiment, run: Path) -> Path:
             contrasts=evidence.contrasts,
             shift=shift_cards(run, plans, experiment, sites, evidence.rows),
             subgroups=evidence.subgroups,
+            privacy=spending(read_records(run / "records.jsonl"), experiment),
         )
         write_model_card(run)
         return write_report(run)
@@ -77,7 +81,13 @@ def _trainers(experiment: Experiment, sites: Mapping[str, Site]) -> list[str]:
     if not images:
         raise BadInput("every site is held out; at least one must train")
     training = experiment.training
-    check_budget(training, images=images, steps=total_steps(training, images=sum(images.values())))
+    if is_private(experiment.privacy):
+        patients = {name: sites[name].nominal_patients for name in images}
+        for name, count in patients.items():
+            check_mechanism(experiment.privacy, name, count)
+        check_budget(training, images=patients, steps=training.steps or 1)
+    else:
+        check_budget(training, images=images, steps=total_steps(training, images=sum(images.values())))
     return list(images)
 
 
@@ -92,11 +102,18 @@ def _check_secure(experiment: Experiment, plans: list[ModelPlan]) -> None:
 
 
 def fixed_budget(experiment: Experiment, sites: Mapping[str, Site]) -> Experiment:
-    """The budget as steps, counted on the train parts of all training sites, so that it is the same for every arm."""
+    """The budget as steps, counted on the train parts of all training sites, so that it is the same for every arm.
+
+    With privacy it is counted on nominal patients, and the arms without privacy make as many steps.
+    """
     images = sum(len(site.rows("train")) for site in sites.values() if site.role == "train")
     if experiment.training.full_batch:
         return experiment
-    steps = total_steps(experiment.training, images=images)
+    if is_private(experiment.privacy):
+        patients = {name: site.nominal_patients for name, site in sites.items() if site.role == "train"}
+        steps = private_steps_total(experiment.training, experiment.privacy, patients)
+    else:
+        steps = total_steps(experiment.training, images=images)
     return replace(experiment, training=replace(experiment.training, steps=steps, epochs=None))
 
 
@@ -110,6 +127,8 @@ def _budget(experiment: Experiment, plans: list[ModelPlan]) -> dict[str, object]
     steps = training.rounds if training.full_batch or training.steps is None else training.steps
     each = None if training.full_batch else steps * training.batch_size
     per_arm = {arm: each and each * counts["local" if arm == "ensemble" else arm] for arm in arms}
+    if is_private(experiment.privacy) and "federated" in per_arm:
+        per_arm["federated"] = private_samples(experiment.privacy, steps=steps) * counts["federated"]
     return {
         "sample_gradients": each,
         "steps": steps,

@@ -8,7 +8,7 @@ from __future__ import annotations
 __all__ = ["LocalGrid", "run_locally"]
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from flwr.app import Context, Message, RecordDict
@@ -25,14 +25,23 @@ _FIRST_NODE = 101
 class LocalGrid(Grid):
     """A Flower grid whose nodes are site folders in this process; replies come in the order of the messages."""
 
-    def __init__(self, app: ClientApp, sites: Sequence[Path], *, on_message: Callable[[Message], None] | None = None):
+    def __init__(
+        self,
+        app: ClientApp,
+        sites: Sequence[Path],
+        *,
+        on_message: Callable[[Message], None] | None = None,
+        node_config: Mapping[str, str | bool] | None = None,
+    ):
         self._app = app
         self._run = Run.create_empty(_RUN_ID)
         self._replies: dict[str, Message] = {}
         self._ids = (f"message-{i}" for i in itertools.count(1))
         self._on_message = on_message
         self._contexts = {
-            _FIRST_NODE + i: Context(_RUN_ID, _FIRST_NODE + i, {"site": str(site)}, RecordDict(), {})
+            _FIRST_NODE + i: Context(
+                _RUN_ID, _FIRST_NODE + i, {"site": str(site), **(node_config or {})}, RecordDict(), {}
+            )
             for i, site in enumerate(sites)
         }
         TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, _RUN_ID, _SERVER
@@ -81,8 +90,18 @@ class LocalGrid(Grid):
 
 
 def run_locally(
-    server: ServerApp, client: ClientApp, sites: Sequence[Path], run_config: dict[str, str | int | float | bool]
+    server: ServerApp,
+    client: ClientApp,
+    sites: Sequence[Path],
+    run_config: dict[str, str | int | float | bool],
+    *,
+    ledgers: Path | None = None,
+    insecure_demo: bool = False,
 ) -> None:
-    """Run the unchanged ServerApp against the unchanged ClientApp, one node for each site folder."""
-    grid = LocalGrid(client, sites)
+    """Run the unchanged ServerApp against the unchanged ClientApp, one node for each site folder.
+
+    `ledgers` and `insecure_demo` are what each node is started with; see `client.private_round.Custody`.
+    """
+    node: dict[str, str | bool] = {"insecure-demo": True} if insecure_demo else {}
+    grid = LocalGrid(client, sites, node_config=node | ({"ledgers": str(ledgers)} if ledgers else {}))
     server(grid, Context(_RUN_ID, _SERVER, {}, RecordDict(), run_config))

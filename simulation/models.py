@@ -39,8 +39,14 @@ from simulation.plan import LEAVE_ONE_OUT, ModelPlan
 DONE = "done.json"
 
 
-def train_model(run: Path, plan: ModelPlan, experiment: Experiment, sites: Mapping[str, Site]) -> None:
-    """Train `plan`'s model unless its folder says it is done; a federated one continues from its last checkpoint."""
+def train_model(
+    run: Path, plan: ModelPlan, experiment: Experiment, sites: Mapping[str, Site], *, insecure_demo: bool = False
+) -> None:
+    """Train `plan`'s model unless its folder says it is done; a federated one continues from its last checkpoint.
+
+    Only the federated arm trains with the privacy that the experiment asks for: other arms' models leave no hospital, or
+    are the yardstick that could not be had.
+    """
     folder = run / "models" / plan.name
     if (folder / DONE).exists():
         return
@@ -54,11 +60,12 @@ def train_model(run: Path, plan: ModelPlan, experiment: Experiment, sites: Mappi
     )
     match plan.arm:
         case "federated":
-            _train_federated(folder, plan, mine, sites)
+            _train_federated(folder, plan, mine, sites, insecure_demo=insecure_demo)
         case "pooled" | "local":
             _train_centrally(folder, plan, mine, sites)
     _score(folder, plan, mine, sites)
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    for spent in (folder / "checkpoints", *folder.glob("ledgers/*/state/answers")):
+        shutil.rmtree(spent, ignore_errors=True)
     seconds = round(time.monotonic() - began, 3)
     Records(folder / "records.jsonl").add(
         "model",
@@ -72,7 +79,10 @@ def train_model(run: Path, plan: ModelPlan, experiment: Experiment, sites: Mappi
     write_json(folder / DONE, {"model": plan.name})
 
 
-def _train_federated(folder: Path, plan: ModelPlan, experiment: Experiment, sites: Mapping[str, Site]) -> None:
+def _train_federated(
+    folder: Path, plan: ModelPlan, experiment: Experiment, sites: Mapping[str, Site], *, insecure_demo: bool
+) -> None:
+    """Private training keeps a ledger of its own for each model: a comparison trains the same patients many times."""
     from client.app import app as client_app
     from server.app import app as server_app
     from simulation.grid import run_locally
@@ -88,8 +98,9 @@ def _train_federated(folder: Path, plan: ModelPlan, experiment: Experiment, site
         "run": plan.name,
         "final": False,
     }
+    folders, ledgers = [site.folder.resolve() for site in here.values()], (folder / "ledgers").resolve()
     try:
-        run_locally(server_app, client_app, [site.folder.resolve() for site in here.values()], options)
+        run_locally(server_app, client_app, folders, options, ledgers=ledgers, insecure_demo=insecure_demo)
     finally:
         failures = [event for event in _events(folder) if event["event"] == "failure"]
         if failures:  # a model that lacks a site must not be continued once the site is well again

@@ -21,7 +21,7 @@ _READY_SECONDS = 60.0
 _SETTLE_SECONDS = 30.0
 
 
-def run_ray(folder: Path, sites: list[Path], *, threads: int) -> int:
+def run_ray(folder: Path, sites: list[Path], *, threads: int, insecure_demo: bool = False) -> int:
     """Run the prepared folder with one simulated node for each site folder; 0 when its records say that it ended well.
 
     Each node gets `threads` CPUs and, where there are GPUs, its share of them. A SuperLink of its own serves the run and
@@ -38,6 +38,7 @@ def run_ray(folder: Path, sites: list[Path], *, threads: int) -> int:
             control.home,
             SONOFED_SITES=os.pathsep.join(str(site.resolve()) for site in sites),
             SONOFED_RUNS=str(folder.resolve().parent),
+            SONOFED_INSECURE_DEMO="1" if insecure_demo else "0",
             RAY_TMPDIR=str(home),
             RAY_USAGE_STATS_ENABLED="0",
             RAY_DISABLE_IMPORT_WARNING="1",

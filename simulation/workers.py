@@ -24,7 +24,14 @@ from simulation.watching import rounds_done, watching
 _PR_SET_PDEATHSIG = 1
 
 
-def train_all(run: Path, plans: Sequence[ModelPlan], experiment: Experiment, sites: Mapping[str, Site]) -> None:
+def train_all(
+    run: Path,
+    plans: Sequence[ModelPlan],
+    experiment: Experiment,
+    sites: Mapping[str, Site],
+    *,
+    insecure_demo: bool = False,
+) -> None:
     """Train every plan that is not done. RunFailed, naming the model, where one fails; finished ones are kept."""
     rounds = experiment.training.rounds
     left = [plan for plan in plans if not (run / "models" / plan.name / DONE).exists()]
@@ -38,18 +45,20 @@ def train_all(run: Path, plans: Sequence[ModelPlan], experiment: Experiment, sit
     with watching("training", total=len(plans) * rounds, look=look):
         if experiment.comparison.workers == 1:
             for plan in left:
-                train_model(run, plan, experiment, sites)
+                train_model(run, plan, experiment, sites, insecure_demo=insecure_demo)
         else:
-            _in_parallel(run, left, experiment, sites)
+            _in_parallel(run, left, experiment, sites, insecure_demo=insecure_demo)
 
 
-def _in_parallel(run: Path, plans: Sequence[ModelPlan], experiment: Experiment, sites: Mapping[str, Site]) -> None:
+def _in_parallel(
+    run: Path, plans: Sequence[ModelPlan], experiment: Experiment, sites: Mapping[str, Site], *, insecure_demo: bool
+) -> None:
     context = multiprocessing.get_context("spawn")
     workers = min(experiment.comparison.workers, max(1, len(plans)))
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare, initargs=(os.getpid(),)) as pool:
         places = {name: (site.folder, site.role) for name, site in sites.items()}
         futures: dict[Future[None], ModelPlan] = {
-            pool.submit(_train_one, run, plan, experiment, places): plan for plan in plans
+            pool.submit(_train_one, run, plan, experiment, places, insecure_demo): plan for plan in plans
         }
         try:
             for future in as_completed(futures):
@@ -83,8 +92,10 @@ def _prepare(parent: int) -> None:
         os._exit(1)
 
 
-def _train_one(run: Path, plan: ModelPlan, experiment: Experiment, places: Mapping[str, tuple[Path, Role]]) -> None:
+def _train_one(
+    run: Path, plan: ModelPlan, experiment: Experiment, places: Mapping[str, tuple[Path, Role]], insecure_demo: bool
+) -> None:
     from client.service import open_site
 
     sites = {name: replace(open_site(folder), role=role) for name, (folder, role) in places.items()}
-    train_model(run, plan, experiment, sites)
+    train_model(run, plan, experiment, sites, insecure_demo=insecure_demo)

@@ -203,6 +203,15 @@ GLOSSARY = {
         "How many times an image's gradient enters an optimizer step. Each final model gets the same number in "
         "every arm; the ensemble is several local models and costs their sum.",
     ),
+    "epsilon": Term(
+        "ε, the privacy spent",
+        "However much somebody knows, seeing all that the run let out changes the odds that a given patient took part by "
+        "a factor of at most e to the ε, except with probability δ. Smaller is safer; at 1 it is a factor of 2.7.",
+    ),
+    "privacy_delta": Term(
+        "δ",
+        "How probable it may be that ε does not hold: 1 over ten times the site's declared number of patients.",
+    ),
     "looks": Term(
         "Looks at held-out results",
         "How often results on these held-out patients were seen before this run. Every look can lead to choices "

@@ -22,6 +22,7 @@ from server.report.glossary import GLOSSARY
 from server.report.learning import learning_panels
 from server.report.numbers import count, duration
 from server.report.pictures import galleries
+from server.report.privacy import privacy_section
 from server.report.reading import IN_FEDERATION, LEAVE_ONE_OUT, Run
 from server.report.sentence import answer, lead_arm, lead_protocol, reservations
 from server.report.subgroups import subgroup_table
@@ -69,6 +70,7 @@ def _context(run: Run) -> dict[str, Any]:
         "histograms": histogram_panels(run),
         "descriptors": descriptor_panels(run),
         "galleries": shown,
+        "privacy": privacy_section(run),
         "budget": _budget(run),
         "budget_each": count(run.budget.sample_gradients),
         "provenance": _provenance(run),

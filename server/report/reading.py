@@ -18,9 +18,12 @@ __all__ = [
     "Contrast",
     "Evaluation",
     "Failure",
+    "Ledger",
+    "PrivacySpent",
     "Provenance",
     "Row",
     "Run",
+    "SiteCost",
     "Subgroup",
     "TrainedModel",
     "read_run",
@@ -137,6 +140,48 @@ class Provenance:
 
 
 @checked(frozen=True, config=_GROWS)
+class SiteCost:
+    """What one model cost at one site: ε after each of its rounds, and how."""
+
+    run: str
+    site: str
+    rounds: tuple[int, ...]
+    epsilon: tuple[float, ...]
+    delta: float
+    noise_multiplier: float
+    sampling_rate: float
+    steps: int
+    image_epsilon: float | None = None
+
+
+@checked(frozen=True, config=_GROWS)
+class PrivacySpent:
+    """What a run says of privacy; `together` is ε by site for all models."""
+
+    unit: str
+    clip: float
+    insecure_demo: bool = False
+    trains: str | None = None
+    sites: tuple[SiteCost, ...] = ()
+    together: dict[str, float] = field(default_factory=dict)
+
+
+@checked(frozen=True, config=_GROWS)
+class Ledger:
+    """What a site said of its ledger with an update: ε of all that it ever released, and its cap."""
+
+    epsilon: float
+    cap: float
+
+
+@checked(frozen=True, config=_GROWS)
+class _Private:
+    run: str
+    site: str
+    privacy: Ledger | None = None
+
+
+@checked(frozen=True, config=_GROWS)
 class _Results:
     config: dict[str, Any]
     rows: tuple[Row, ...]
@@ -145,6 +190,7 @@ class _Results:
     subgroups: tuple[Subgroup, ...] = ()
     budget: Budget = field(default_factory=Budget)
     provenance: Provenance = field(default_factory=Provenance)
+    privacy: PrivacySpent | None = None
 
 
 @checked(frozen=True, config=_GROWS)
@@ -192,7 +238,7 @@ class Appearance:
 class Run:
     """A run folder in memory; events keep the order of the file, the last one of its kind wins.
 
-    `meta` is that of the file, or made from the rows where an older release wrote none.
+    `meta` is that of the file, or made from the rows where an older release wrote none; `ledgers` by model and site.
     """
 
     folder: Path
@@ -209,6 +255,8 @@ class Run:
     models: tuple[TrainedModel, ...]
     appearances: tuple[Appearance, ...]
     missing: tuple[str, ...]
+    privacy: PrivacySpent | None = None
+    ledgers: Mapping[tuple[str, str], Ledger] = field(default_factory=dict)
 
     def across(self, arm: str, measure: str) -> Meta | None:
         """What leave-one-center-out says of the arm over its centers; `measure` is `auc` or `oe`."""
@@ -272,6 +320,8 @@ def read_run(folder: Path) -> Run:
         models=tuple(_of_kind(TrainedModel, "model", events)),
         appearances=tuple({a.site: a for a in _of_kind(Appearance, "appearance", events)}.values()),
         missing=tuple(missing),
+        privacy=results.privacy,
+        ledgers={(e.run, e.site): e.privacy for e in _of_kind(_Private, "train", events) if e.privacy},
     )
 
 

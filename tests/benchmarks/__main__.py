@@ -48,6 +48,9 @@ BENCHES = {
     "gate-seconds": Bench("tests.benchmarks.privacy:gate_seconds", most=0.2),
     "calibrate-seconds": Bench("tests.benchmarks.privacy:calibrate_seconds", most=2),
     "evidence-seconds": Bench("tests.benchmarks.evidence:evidence_seconds", most=10),
+    "private-time": Bench("tests.benchmarks.private_training:time_float32", most=1.65),
+    "private-time-bf16": Bench("tests.benchmarks.private_training:time_bf16", most=2.3),
+    "private-memory": Bench("tests.benchmarks.private_training:memory", most=1.3),
     "help-seconds": Bench("tests.benchmarks.federation:help_seconds", most=0.5),
 }
 

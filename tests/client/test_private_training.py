@@ -15,11 +15,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from client.augment import normalise
-from client.entropy import Entropy
 from client.precision import place
+from client.private_features import SeenLesson, by_formula
 from client.private_gradients import Lesson, Unit, Way, by_patient, by_sample, noisy_mean
-from client.private_training import PrivateData, _training_only, private_steps, sample
+from client.private_training import PrivateData, private_steps, sample, training_only
 from common.config import Augmentation, ImagePrivacy, Model, PatientPrivacy, Sgd, Training
+from common.entropy import Entropy
 from common.errors import BadInput
 from common.model import AttentionNet, build_model
 from common.privacy import Mechanism, mechanism_of
@@ -104,11 +105,29 @@ def apart(a: list[Tensor], b: list[Tensor]) -> float:
 @pytest.mark.parametrize("trains", ["all", "last-stage", "head"])
 def test_both_ways_give_the_oracles_sum(way: Way, clip: float, trains: str) -> None:
     model = build()
-    with _training_only(model, trains):
+    with training_only(model, trains):
         wanted = oracle(model, units(), clip=clip)
         for precision in ("float32", "float64"):
             found = clipped(way, lesson(model, precision), units(), clip=clip)
             assert apart(found, wanted) <= 1e-6 * float(flat(wanted).norm())
+
+
+@pytest.mark.parametrize("clip", [0.05, 2.0])
+@pytest.mark.parametrize("gradients", [False, True])
+def test_heads_over_features_that_were_seen_before_give_the_oracles_sum(clip: float, gradients: bool) -> None:
+    model = build(gradients=gradients)
+    with training_only(model, "head"):
+        wanted = oracle(model, units(), clip=clip)
+        where = place(model, side=SIDE, precision="float32")
+        seen = SeenLesson.of(model, crops(), labels(), where, label_smoothing=0.0)
+        for found in (by_formula(seen, units(), clip=clip), by_patient(seen, units(), clip=clip)):
+            assert apart(found.tensors, wanted) <= 2e-6 * float(flat(wanted).norm())
+        spoilt = replace(
+            seen, seen=tuple(each.clone().index_fill_(0, torch.tensor([4]), torch.nan) for each in seen.seen)
+        )
+        others = [unit for unit in units() if 4 not in unit.rows]
+        found, rest = (by_formula(spoilt, group, clip=clip) for group in (units(), others))
+        assert apart(found.tensors, rest.tensors) <= 1e-6
 
 
 def test_a_resnet_too() -> None:

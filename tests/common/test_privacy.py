@@ -153,11 +153,11 @@ def test_more_patients_expect_more() -> None:
 
 
 def test_the_numbers_of_parameters_are_the_models() -> None:
-    from client.private_training import _training_only
+    from client.private_training import training_only
     from common.config import Model
     from common.model import build_model
 
     model = build_model(Model(), task="node", classes=2, seed=0)
     for trains, count in PARAMETERS.items():
-        with _training_only(model, trains):
+        with training_only(model, trains):
             assert sum(p.numel() for p in model.parameters() if p.requires_grad) == count

@@ -91,6 +91,33 @@ def test_secure_sums_over_signed_keys_give_the_results_of_the_in_process_grid(cl
     assert not [event for event in read_records(far / "records.jsonl") if event["event"] == "failure"]
 
 
+@pytest.mark.prove
+def test_a_private_run_charges_each_hospitals_own_ledger(clients: Deployment) -> None:
+    """The ledger lies in the site folder, the server learns ε and the head, and remembers the head over runs."""
+    from client.ledger import read_entries
+    from client.manifest import load_manifest
+    from client.spending import account_of
+    from common.config import PatientPrivacy
+
+    about = experiment(NAMES)
+    privacy = PatientPrivacy(noise_multiplier=4.0, patients_per_step=4)
+    about = replace(about, privacy=privacy, training=replace(about.training, class_weights=False))
+    for name in ("private-1", "private-2"):
+        prepare_run(clients.base / name, about, initial_weights(about))
+        assert submit(clients.base / name, state=clients.state, timeout=400) == 0
+    heads = read_json(clients.state / "ledger-heads.json")
+    told = read_json(clients.base / "private-2" / "results.json")["privacy"]
+    assert [cost["site"] for cost in told["sites"]] == list(NAMES)
+    for name in NAMES:
+        site = clients.base / "sites" / name
+        entries = read_entries(account_of(site, load_manifest(site)))
+        assert [entry.request.round for entry in entries] == [1, 2, 1, 2]
+        assert heads[name] == {"length": 4, "hash": entries[-1].hash}
+    trained = [e for e in read_records(clients.base / "private-2" / "records.jsonl") if e["event"] == "train"]
+    assert {event["privacy"]["ledger"] for event in trained} == {3, 4}
+    assert not [e for e in read_records(clients.base / "private-2" / "records.jsonl") if e["event"] == "failure"]
+
+
 def test_no_path_of_the_server_reaches_a_site(clients: Deployment) -> None:
     folder = str(clients.base)
     with_fab = [path for name in NAMES for path in (clients.base / "sites" / name / "state" / "flower").rglob("*")]

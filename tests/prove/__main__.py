@@ -13,7 +13,20 @@ from typing import Any
 
 from common.errors import suggest
 from common.files import read_json, write_json
-from tests.prove import engines, evidence, full_size, hostile, identity, phantoms, privacy, runs, shift, sums, tables
+from tests.prove import (
+    engines,
+    evidence,
+    full_size,
+    hostile,
+    identity,
+    phantoms,
+    privacy,
+    runs,
+    shift,
+    sums,
+    tables,
+    utility,
+)
 from tests.prove.finding import ROOT, Finding, Proof
 
 PROOFS: Mapping[str, Proof] = {
@@ -27,6 +40,14 @@ PROOFS: Mapping[str, Proof] = {
     "privacy-account": privacy.account_agrees,
     "privacy-ledger-killed": privacy.ledger_killed,
     "privacy-clipped-sum": privacy.clipped_sum,
+    "privacy-round-killed": privacy.round_killed,
+    "privacy-deployed": privacy.deployed,
+    "privacy-nominal": privacy.nominal_constants,
+    "privacy-audit-spares": privacy.audit_spares,
+    "privacy-audit-bugs": privacy.audit_finds_bugs,
+    "privacy-membership": privacy.membership,
+    "privacy-inversion": privacy.image_drawn_back,
+    "privacy-table": utility.table,
     "phantom-shift": phantoms.shift_dial,
     "full-lymphus": full_size.lymphus,
     "full-behsof": full_size.behsof,

@@ -70,7 +70,7 @@ def test_a_failure_does_not_say_where_the_site_lies(tmp_path: Path, sites: list[
 
 
 def test_a_mistake_inside_is_logged_at_the_site_alone(sites: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(_site: object) -> None:
+    def broken(*_: object) -> None:
         raise ZeroDivisionError("patient p-0000-00000000")
 
     monkeypatch.setattr("client.app.answer_query", broken)
@@ -102,7 +102,7 @@ def test_two_nodes_cannot_be_one_site(sites: list[Path]) -> None:
 
 
 def test_an_answer_of_another_form_is_no_site(sites: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("client.app.answer_query", lambda _site: asked(sites))
+    monkeypatch.setattr("client.app.answer_query", lambda *_: asked(sites))
     federation = FlowerFederation(LocalGrid(client_app, sites), asked(sites, deadlines={"gather": 0.5}))
     with pytest.raises(RunFailed, match=r"no answer from ash within 0\.5 s \(a node answered: message"):
         federation.gather({"ash"})
