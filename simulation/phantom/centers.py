@@ -28,7 +28,7 @@ EXTRA_CASES = (80, 80)
 """Benign and malignant cases of each further center."""
 HABIT_SIGNS = ((1, 1), (-1, -1), (1, -1), (-1, 1))
 """Signs of the habits in depth and in contrast; center 5 begins again at the first."""
-HABIT = 0.8
+HABIT = 1.0
 """Strength of a habit at shift 1, in usual variations of the setting."""
 
 

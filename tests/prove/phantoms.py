@@ -16,7 +16,7 @@ from client.evaluation import score
 from client.service import site_crops, use_threads
 from client.site import Site
 from client.training import TrainingData, train
-from common.config import Experiment, Model, Source, load_experiment
+from common.config import AdamW, Experiment, Model, Source, Training, load_experiment
 from common.model import AttentionNet, build_model
 from common.randomness import derive, derive_seed
 from simulation.phantom import write_phantom
@@ -25,6 +25,7 @@ from tests.prove.finding import Finding
 
 SHIFTS, SEEDS = (0.0, 0.5, 1.0, 1.5), 2
 TRAIN_SEED, TEST_SEED = 200, 201
+FROM_SCRATCH = Training(epochs=30, batch_size=16, optimizer=AdamW(learning_rate=5e-4))
 
 
 def shift_dial() -> Finding:
@@ -48,7 +49,7 @@ def shift_dial() -> Finding:
 def _own_and_elsewhere(shift: float) -> tuple[list[float], list[float]]:
     """AUC of each center's own model at home, and of each in the other center; means over seeds."""
     base = load_experiment(Path("configs/experiments/demo.toml"))
-    base = replace(base, model=Model(), training=replace(base.training, head_rate=1.0))
+    base = replace(base, model=Model(), training=FROM_SCRATCH)
     with tempfile.TemporaryDirectory() as place:
         known, fresh = (_sites(base, Path(place) / str(seed), seed, shift) for seed in (TRAIN_SEED, TEST_SEED))
         crops = {name: site_crops(site, base.crop) for name, site in known.items()}
@@ -69,7 +70,7 @@ def _sites(base: Experiment, folder: Path, seed: int, shift: float) -> dict[str,
 
 def _trained(base: Experiment, data: TrainingData, seed: int, name: str) -> AttentionNet:
     model = build_model(base.model, task=base.task.name, classes=2, seed=derive_seed(seed, "weights"))
-    steps = round((base.training.epochs or 12) * len(data.labels) / base.training.batch_size)
+    steps = round((base.training.epochs or 1) * len(data.labels) / base.training.batch_size)
     train(model, data, base.training, steps=steps, progress=(0.0, 1.0), rng=derive(seed, "shift", name))
     return model
 
