@@ -14,6 +14,7 @@ __all__ = ["Contrast", "Scored", "Together", "contrasts", "mean_over_centers"]
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -253,7 +254,7 @@ class _Ranking:
         """
         up, down = self.ups @ times, self.downs @ times
         even = _products(up[self.tied], down[self.tied])
-        for below, here in zip(down, down[1:], strict=False):
+        for below, here in pairwise(down):
             here += below
         return 2 * _products(up, down) - even
 

@@ -13,6 +13,7 @@ __all__ = [
     "lead_rows",
     "matrix_rows",
     "measure_rows",
+    "probability",
 ]
 
 from collections.abc import Iterable
@@ -131,7 +132,10 @@ def measure_rows(run: Run, protocol: str) -> list[MeasureRow]:
 
 @dataclass(frozen=True)
 class ContrastRow:
-    """A contrast in words and numbers; `verdict` of federated is better, worse, borderline, none or unknown."""
+    """A contrast in words and numbers; `verdict` of federated is better, worse, borderline, none or unknown.
+
+    `sums`: (difference, interval, p) of the paired test from sums alone, where the run has it.
+    """
 
     protocol: str
     name: str
@@ -141,6 +145,7 @@ class ContrastRow:
     interval: str
     p: str
     verdict: str
+    sums: tuple[str, str, str] | None = None
 
 
 def contrast_rows(run: Run, protocol: str) -> list[ContrastRow]:
@@ -153,13 +158,22 @@ def contrast_rows(run: Run, protocol: str) -> list[ContrastRow]:
 def _contrast_row(c: Contrast, protocol: str) -> ContrastRow:
     whole = c.site == ALL
     name = c.site if not whole else "Mean of centers" if protocol == LEAVE_ONE_OUT else "All cases together"
-    low, high = c.low, c.high
-    places = precision_for(low, high) if low is not None and high is not None else 2
-    bounds = span(low, high, places=places) if low is not None and high is not None else DASH
-    return ContrastRow(protocol, name, whole, c.b, signed(c.delta_auc, places=places), bounds, _p(c.p), _verdict(c))
+    delta, bounds = _difference(c.delta_auc, c.low, c.high)
+    sums = None
+    if c.delta_federated is not None:
+        sums = (*_difference(c.delta_federated, c.low_federated, c.high_federated), probability(c.p_federated))
+    return ContrastRow(protocol, name, whole, c.b, delta, bounds, probability(c.p), _verdict(c), sums)
 
 
-def _p(value: float | None) -> str:
+def _difference(delta: float | None, low: float | None, high: float | None) -> tuple[str, str]:
+    if low is None or high is None:
+        return signed(delta), DASH
+    places = precision_for(low, high)
+    return signed(delta, places=places), span(low, high, places=places)
+
+
+def probability(value: float | None) -> str:
+    """A p: `.031`, `< .001`; a dash for None."""
     if value is None:
         return DASH
     return "< .001" if value < 0.001 else decimal(value, places=3)
