@@ -261,7 +261,7 @@ class _Ranking:
 
 def _products(up: NDArray[np.int32], down: NDArray[np.int32]) -> Floats:
     """Σ over groups, (draws,)."""
-    return np.einsum("gd,gd->d", up, down, dtype=np.float64)
+    return np.asarray(np.einsum("gd,gd->d", up, down, dtype=np.float64), dtype=np.float64)
 
 
 def _seeds(sites: Sequence[Scored], pairs: Sequence[tuple[Arm, Arm]]) -> list[Seed]:

@@ -191,7 +191,8 @@ GLOSSARY = {
     "bound": Term(
         "Largest error",
         "The AUC from sums is within this of the exact one: half the share of pairs of a positive and another case that "
-        "fall into one bin, or into cells that overlap. The true error is usually far smaller.",
+        "fall into one bin, or into cells that overlap. The true error is usually far smaller. Where it is larger than half "
+        "the interval, because centers are small for the cells that their policies allow, no interval is shown.",
     ),
     "mean_of_sites": Term(
         "Mean of the sites' AUCs",

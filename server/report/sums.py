@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from server.report.estimates import reason
 from server.report.numbers import DASH, decimal, interval, mean
 from server.report.reading import ALL, IN_FEDERATION, Row, Run
-from server.report.tables import Cell
+from server.report.tables import Cell, too_coarse
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,12 @@ def sums_rows(run: Run) -> list[SumsRow]:
         if any(row.auc_federated is not None or row.suppressed for row in rows):
             left_out = sorted({site for row in rows for site in row.suppressed})
             bound = mean(row.auc_federated_bound for row in rows)
+            told = _cell(rows, "auc_federated")
+            if too_coarse(run, arm):
+                told = Cell(told.shown, small="cells too coarse for an interval")
             made.append(
                 SumsRow(
-                    arm, _cell(rows, "auc_federated"), decimal(bound, places=4), _cell(rows, "auc"),
+                    arm, told, decimal(bound, places=4), _cell(rows, "auc"),
                     _cell(rows, "auc_mean_of_sites"), ", ".join(left_out),
                 )
             )  # fmt: skip
