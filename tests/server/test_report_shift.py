@@ -33,7 +33,7 @@ def read(root: Path, *, shift: list[dict[str, Any]] | None = None, **of_all: Any
             row |= of_all
     for one in folder.contrasts:
         if (one["site"], one["protocol"]) == ("all", "in-federation"):
-            one |= {"delta_federated": -0.0125, "low_federated": -0.03, "high_federated": 0.005, "p_federated": 0.16}
+            one |= {"delta_federated": -0.0125, "low_federated": -0.03, "high_federated": 0.004, "p_federated": 0.16}
     run = folder.write()
     results = json.loads((run / "results.json").read_text())
     results["shift"] = shift or []
@@ -84,7 +84,7 @@ def test_sums_are_shown_with_their_largest_error(tmp_path: Path, bound: float, c
         assert row[4].split() == [".790", ".740–.840"]
         assert row[5] == "u-systems"
     paired = {row[0]: row[-1].split() for row in page.tables["contrasts", "in-federation"] if row[1].startswith("All")}
-    exact = ["−.013", "−.030", "to", ".005,", "p", ".160"]
+    exact = ["−.013", "−.030", "to", ".004,", "p", ".160"]
     assert paired == {"pooled": ["–", "cells", "too", "coarse"] if coarse else exact, "local": exact}
 
 
