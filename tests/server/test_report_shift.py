@@ -51,6 +51,8 @@ def test_a_center_that_differs_comes_first_and_one_with_too_few_says_so(tmp_path
     words = " ".join(" ".join(page.words).split())
     assert "acquisition and prevalence" in words
     assert "no shift shown" in words
+    assert "texture by center" not in words
+    assert "Shift cards: u-systems differs." in words
     assert "not compared: fewer patients than a comparison needs" in words
     assert "p < .001" in words
     assert "−1.20 SD, z −9.0" in words
