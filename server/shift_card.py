@@ -132,11 +132,10 @@ def _along(found: Comparison, reference: ShiftReference) -> tuple[Along, ...]:
 def _how_far(found: Comparison, classifier: Classifier) -> str:
     smallest = min(found.adjusted.values())
     p = "p < .001" if smallest < 0.001 else f"p = {smallest:.3f}".replace("0.", ".")
-    area = f"{classifier.auc:.2f}".replace("0.", ".", 1)
     differs = "differs from" if found.causes else "cannot be told from"
     return (
         f"{found.site} {differs} {_listed(found.against)} ({p} over all centers and axes); beyond what acquisition "
-        f"explains, a linear classifier of the features tells its patients from theirs with AUC {area}."
+        f"explains, a linear classifier of the features tells its patients from theirs with AUC {_plain(classifier.auc)}."
     )
 
 
@@ -145,7 +144,7 @@ def _along_what(found: Comparison, along: Sequence[Along], share: float, elsewhe
     if "acquisition" in found.causes:
         first = along[0]
         way = "higher" if first.difference > 0 else "lower"
-        told.append(f"beside the lesions its {first.name} is {abs(first.difference):.1f} SD {way}")
+        told.append(f"beside the lesions its {first.name} is {_plain(abs(first.difference))} SD {way}")
     if "prevalence" in found.causes:
         told.append(f"{share:.0%} of its patients are positive, elsewhere {elsewhere:.0%}")
     if "case mix" in found.causes:
@@ -160,12 +159,18 @@ def _what_it_did(performance: Performance) -> str:
     if performance.auc is None:
         return "What it did to the model is not known: the center has no AUC."
     elsewhere = performance.auc_reference
-    told = f"AUC is {performance.auc:.3f} here"
-    told += f", {elsewhere:.3f} at the centers of reference" if elsewhere is not None else ""
+    told = f"AUC is {_plain(performance.auc)} here"
+    told += f", {_plain(elsewhere)} at the centers of reference" if elsewhere is not None else ""
     slope, intercept = performance.calibration_slope, performance.calibration_intercept
     if slope is None or intercept is None:
         return f"{told}; calibration is not known."
-    return f"{told}; calibration slope {slope:.2f} (1 is right), intercept {intercept:+.2f} (0 is right)."
+    return f"{told}; calibration slope {_plain(slope)} (1 is right), intercept {_plain(intercept)} (0 is right)."
+
+
+def _plain(value: float) -> str:
+    """Two decimals, `.71`, `1.20`, `−.40`."""
+    text = f"{abs(value):.2f}"
+    return ("−" if value < 0 and float(text) else "") + text.removeprefix("0")
 
 
 _WHAT_TO_DO = {

@@ -3,21 +3,23 @@
 Shapes: N images, P patients, B + 1 draws (draw 0 is the data themselves), S seeds. The bootstrap resamples patients
 with replacement within center and, within a center, among patients with only positive images, only negative images, or
 both; one draw serves every arm and seed, so a contrast is paired. It also resamples seeds. An AUC of a draw counts each
-patient as often as it was drawn: weighted Mann–Whitney over scores sorted once, in whole numbers, so exact in float64
-and the same bits on every machine.
+patient as often as it was drawn: weighted Mann–Whitney over scores sorted once, in whole numbers, so exact and the same
+bits on every machine. Neighbours in that order whose own order cannot matter are counted together (`_Ranking`).
 """
 
 from __future__ import annotations
 
-__all__ = ["Contrast", "Scored", "contrasts", "mean_over_centers"]
+__all__ = ["Contrast", "Scored", "Together", "contrasts", "mean_over_centers"]
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from common.auc import ClusteredAuc
 
@@ -26,8 +28,10 @@ Whole = NDArray[np.int64]
 Arm = str
 Seed = int
 
-_DRAWS_AT_ONCE = 256
-"""Draws of one pass: bounds the memory at 256 × 8 bytes an image."""
+Together = Literal["cases", "centers"]
+
+_DRAWS_AT_ONCE = 512
+"""Draws of one pass: bounds the memory at 512 × 8 bytes an image."""
 
 
 @dataclass(frozen=True)
@@ -120,14 +124,14 @@ def contrasts(
     *,
     protocol: str,
     rng: np.random.Generator,
-    together: Literal["cases", "centers"] | None,
+    together: Together | tuple[Together, ...] | None,
     draws: int = 2000,
 ) -> tuple[Contrast, ...]:
     """Every pair of arms (a, b) at every site, then at `all`; sorted as given, pair by pair.
 
     `together`: what `all` is. "cases": the AUC of all sites' cases in one ranking (the m-th vector of one site goes
-    with the m-th of the next, so all must come from one model). "centers": the mean over sites. None: no `all`. Draws
-    depend on `rng` and the order of sites, seeds and cases alone: asking for other pairs moves no number. Raises
+    with the m-th of the next, so all must come from one model). "centers": the mean over sites. A tuple: one for each
+    pair. None: no `all`. Draws depend on `rng` and the order of sites, seeds and cases alone: asking for other pairs moves no number. Raises
     ValueError where an arm lacks a seed that another has, or has several vectors at one site and one at another.
     """
     if not sites or not pairs:
@@ -135,20 +139,22 @@ def contrasts(
     seeds = _seeds(sites, pairs)
     weights = [_resample(site, rng, draws) for site in sites]
     seed_share = _resample_seeds(len(seeds), rng, draws)
+    wanted = together if isinstance(together, tuple) else (together,) * len(pairs)
     arms = list(dict.fromkeys(arm for pair in pairs for arm in pair))
+    ranked = dict.fromkeys(arm for pair, how in zip(pairs, wanted, strict=True) if how == "cases" for arm in pair)
     areas = {
         arm: [_areas([site], [drawn], arm, seeds) for site, drawn in zip(sites, weights, strict=True)] for arm in arms
     }
-    pooled = {arm: _areas(sites, weights, arm, seeds) for arm in arms} if together == "cases" else {}
+    pooled = {arm: _areas(sites, weights, arm, seeds) for arm in ranked}
 
     found = []
-    for a, b in pairs:
+    for (a, b), how in zip(pairs, wanted, strict=True):
         local = [first - second for first, second in zip(areas[a], areas[b], strict=True)]
         for site, difference in zip(sites, local, strict=True):
             found.append(_contrast(a, b, protocol, site.site, difference, seed_share, _enough([site])))
-        if together == "cases":
+        if how == "cases":
             found.append(_contrast(a, b, protocol, "all", pooled[a] - pooled[b], seed_share, _enough(sites)))
-        elif together == "centers":
+        elif how == "centers":
             mean = np.mean(local, axis=0)
             enough = all(_enough([site]) for site in sites)
             found.append(_contrast(a, b, protocol, "all", mean, seed_share, enough))
@@ -180,8 +186,8 @@ def _resample(site: Scored, rng: np.random.Generator, draws: int) -> NDArray[np.
     for group in site.strata:
         size = len(group)
         if size:
-            pick = rng.integers(size, size=(draws, size)) * draws + np.arange(draws)[:, None]
-            times[group, 1:] = np.bincount(pick.ravel(), minlength=size * draws).reshape(size, draws)
+            pick = rng.integers(size, size=(draws, size)) + size * np.arange(draws)[:, None]
+            times[group, 1:] = np.bincount(pick.ravel(), minlength=size * draws).reshape(draws, size).T
     return times
 
 
@@ -199,35 +205,63 @@ def _areas(sites: Sequence[Scored], weights: Sequence[NDArray[np.int32]], arm: A
     patient = np.concatenate([site.patient + start for site, start in zip(sites, before, strict=False)])
     if positive.all() or not positive.any():
         return np.full((weights[0].shape[1], len(seeds)), np.nan)
+    images = [np.bincount(patient[which], minlength=before[-1]).astype(np.float64) for which in (positive, ~positive)]
     columns = []
     for seed in seeds:
         vectors = [np.concatenate(parts) for parts in zip(*(site.scores[arm, seed] for site in sites), strict=True)]
+        rankings = [_Ranking.of(positive, patient, vector) for vector in vectors]
         chunks = []
         for start in range(0, weights[0].shape[1], _DRAWS_AT_ONCE):
-            times = np.concatenate([drawn[:, start : start + _DRAWS_AT_ONCE] for drawn in weights]).astype(np.float64)
-            chunks.append(_weighted_areas(positive, patient, vectors, times))
+            times = np.concatenate([drawn[:, start : start + _DRAWS_AT_ONCE] for drawn in weights])
+            wins = sum(ranking.wins(times) for ranking in rankings)
+            up, down = (count @ times for count in images)
+            chunks.append(wins / (2 * len(rankings) * up * down))
         columns.append(np.concatenate(chunks))
     return np.column_stack(columns)
 
 
-def _weighted_areas(positive: NDArray[np.bool_], patient: Whole, vectors: Sequence[Floats], times: Floats) -> Floats:
-    """Mean over `vectors` of the AUC in which patient i counts `times[i]` times; `times` (P, draws) to (draws,)."""
-    wins = np.zeros(times.shape[1])
-    for vector in vectors:
-        up, down = vector[positive], vector[~positive]
-        order = np.argsort(down, kind="stable")
-        # The weight of the negatives below each position of their sorted scores, by draw.
-        below = np.zeros((len(down) + 1, times.shape[1]))
-        np.cumsum(times[patient[~positive][order]], axis=0, out=below[1:])
-        rising = np.argsort(up, kind="stable")
-        place = [np.searchsorted(down[order], up[rising], side=side) for side in ("left", "right")]
-        beaten = below[place[0]]
-        beaten += below[place[1]]
-        beaten *= times[patient[positive][rising]]
-        wins += beaten.sum(axis=0)
-    images = len(times)
-    per_patient = [np.bincount(patient[which], minlength=images) @ times for which in (positive, ~positive)]
-    return np.asarray(wins / (2 * len(vectors) * per_patient[0] * per_patient[1]), dtype=np.float64)
+@dataclass(frozen=True, eq=False)
+class _Ranking:
+    """Images in rising order of score, in G groups: negatives below positives, or, where `tied`, all at one score.
+
+    `ups` and `downs` (G, P): how many positive and negative images of each patient a group holds.
+    """
+
+    ups: csr_array
+    downs: csr_array
+    tied: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, positive: NDArray[np.bool_], patient: Whole, scores: Floats) -> _Ranking:
+        """A group ends above a score that both classes have, below one, and where a positive precedes a negative."""
+        _, value = np.unique(scores, return_inverse=True)
+        up, down = (np.bincount(value[which], minlength=value.max() + 1) > 0 for which in (positive, ~positive))
+        mixed = up & down
+        starts = mixed.copy()
+        starts[1:] |= mixed[:-1] | (up[:-1] & down[1:])
+        starts[0] = True
+        group = (np.cumsum(starts) - 1)[value]
+        shape = (int(starts.sum()), int(patient.max()) + 1)
+        ups, downs = (
+            csr_array((np.ones(which.sum(), dtype=np.int32), (group[which], patient[which])), shape=shape)
+            for which in (positive, ~positive)
+        )
+        return cls(ups, downs, mixed[starts])
+
+    def wins(self, times: NDArray[np.int32]) -> Floats:
+        """Twice the pairs in which the positive is above, ties half, where patient i counts `times[i]` times: (P, draws)
+        to (draws,).
+        """
+        up, down = self.ups @ times, self.downs @ times
+        even = _products(up[self.tied], down[self.tied])
+        for below, here in pairwise(down):
+            here += below
+        return 2 * _products(up, down) - even
+
+
+def _products(up: NDArray[np.int32], down: NDArray[np.int32]) -> Floats:
+    """Σ over groups, (draws,)."""
+    return np.asarray(np.einsum("gd,gd->d", up, down, dtype=np.float64), dtype=np.float64)
 
 
 def _seeds(sites: Sequence[Scored], pairs: Sequence[tuple[Arm, Arm]]) -> list[Seed]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from common.influence import Difference
 from common.randomness import derive
-from server.statistics import Contrast, Scored, contrasts
+from server.statistics import Contrast, Scored, Together, contrasts
 from simulation.federated import federated_difference, federated_from_local
 from simulation.plan import IN_FEDERATION, LEAVE_ONE_OUT
 
@@ -39,21 +39,24 @@ def contrast_all(cases: Cases, judges: Sequence[Judge]) -> list[Contrast]:
         arms = {judge.arm for judge in mine}
         if "federated" not in arms:
             continue
-        sites = [_scored(cases, mine, protocol, site) for site in cases.trainers]
-        for arm in _AGAINST:
-            if arm not in arms:
-                continue
-            one_model = protocol == IN_FEDERATION and arm != "local"
-            told = contrasts(
-                sites,
-                [("federated", arm)],
-                protocol=protocol,
-                rng=derive(cases.experiment.seed, "contrasts", protocol),
-                together="cases" if one_model else "centers",
-                draws=cases.experiment.evaluation.draws,
-            )
-            found += _with_sums(told, cases, mine, arm) if protocol == IN_FEDERATION else told
+        against = [arm for arm in _AGAINST if arm in arms]
+        told = contrasts(
+            [_scored(cases, mine, protocol, site) for site in cases.trainers],
+            [("federated", arm) for arm in against],
+            protocol=protocol,
+            rng=derive(cases.experiment.seed, "contrasts", protocol),
+            together=tuple(_together(protocol, arm) for arm in against),
+            draws=cases.experiment.evaluation.draws,
+        )
+        for arm in against:
+            here = [one for one in told if one.b == arm]
+            found += _with_sums(here, cases, mine, arm) if protocol == IN_FEDERATION else here
     return found
+
+
+def _together(protocol: str, arm: str) -> Together:
+    """One ranking of all cases where both arms are one model for all sites; else the mean over centers."""
+    return "cases" if protocol == IN_FEDERATION and arm != "local" else "centers"
 
 
 def _with_sums(told: Sequence[Contrast], cases: Cases, judges: Sequence[Judge], arm: str) -> list[Contrast]:

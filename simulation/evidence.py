@@ -69,12 +69,26 @@ class Cases:
         self.sites = dict(sites)
         self.trainers = tuple(sorted(name for name, site in sites.items() if site.role == "train"))
         self.watched = tuple(sorted(name for name, site in sites.items() if site.role == "held-out"))
+        self._starts: dict[str, list[str]] = {}
         self._read = lru_cache(maxsize=None)(lambda plan, site: read_scores(run, plan, site))
 
     def scores(self, judge: Judge, site: str) -> Scores:
         """(N, K) for every case of the site; NaN where a member did not score it."""
         first, *others = (self._read(plan, site) for plan in judge.members)
         return np.asarray(sum(others, first) / len(judge.members))
+
+    def starts(self, site: str, rows: Rows) -> list[str]:
+        """`patient,image,label` of some cases, as they stand in every predictions file."""
+        if site not in self._starts:
+            task, here = self.experiment.task, self.sites[site]
+            words = ["0", "1"] if len(task.classes) == 2 else task.classes
+            labels = here.positive.astype(np.int64) if len(task.classes) == 2 else here.labels
+            whose = [here.pseudonyms[code] for code in here.patients.tolist()]
+            self._starts[site] = [
+                _as_csv([who, f"{site}/{number}", words[label]])
+                for number, (who, label) in enumerate(zip(whose, labels.tolist(), strict=True), start=1)
+            ]
+        return [self._starts[site][row] for row in rows.tolist()]
 
     def threshold(self, judge: Judge) -> float | None:
         """Locked on the pooled val patients of the judge's training centers."""
@@ -169,7 +183,7 @@ def _row(cases: Cases, judge: Judge, members: Sequence[str], name: str, threshol
     scores = np.concatenate([cases.scores(judge, site)[rows] for site, rows in tested.items()])
     patients = distinct_patients(cases, tested)
     path = f"{judge.place}/{name}.csv"
-    write_atomic(cases.run / path, _predictions(cases, tested, labels, scores))
+    write_atomic(cases.run / path, _predictions(cases, tested, scores))
     index = cases.experiment.task.positive_index
     found = measure_cases(labels, scores, patients, positive_index=index, threshold=threshold)
     held_out = all(site not in judge.trained_on for site in members)
@@ -224,23 +238,22 @@ def distinct_patients(cases: Cases, tested: Mapping[str, Rows]) -> NDArray[np.in
     return np.concatenate(numbers)
 
 
-def _predictions(cases: Cases, tested: Mapping[str, Rows], labels: Rows, scores: Scores) -> bytes:
+def _predictions(cases: Cases, tested: Mapping[str, Rows], scores: Scores) -> bytes:
     """`patient,image,label,score` at full precision; patients are pseudonyms, images numbers within their site."""
     task = cases.experiment.task
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     binary = len(task.classes) == 2
-    writer.writerow(["patient", "image", "label", *(["score"] if binary else [f"score_{c}" for c in task.classes])])
-    at = 0
-    for name, rows in tested.items():
-        site = cases.sites[name]
-        for row in rows:
-            shown = int(labels[at] == task.positive_index) if binary else task.classes[int(labels[at])]
-            values = [scores[at, task.positive_index]] if binary else scores[at]
-            image = f"{name}/{row + 1}"
-            writer.writerow([site.pseudonyms[site.patients[row]], image, shown, *(repr(float(v)) for v in values)])
-            at += 1
-    return text.getvalue().encode()
+    columns = ["score"] if binary else [f"score_{name}" for name in task.classes]
+    shown = scores[:, [task.positive_index]] if binary else scores
+    starts = [start for name, rows in tested.items() for start in cases.starts(name, rows)]
+    lines = [",".join((start, *map(repr, values))) for start, values in zip(starts, shown.tolist(), strict=True)]
+    return "\n".join((_as_csv(["patient", "image", "label", *columns]), *lines, "")).encode()
+
+
+def _as_csv(values: Sequence[object]) -> str:
+    """One line, quoted where it must be, without its end."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(values)
+    return text.getvalue()
 
 
 def _means_over_centers(rows: Sequence[Row]) -> list[Row]:

@@ -24,6 +24,8 @@ def absences(run: Run, *, files_absent: int, learning: bool, pictures: bool) -> 
         notes.append("O/E across centers is not known: the rows hold no observed and expected cases.")
     if not run.contrasts:
         notes.append("No contrast between arms was computed.")
+    if not run.shift:
+        notes.append("There are no shift cards: no sums about the centers' images were compared.")
     if not run.subgroups:
         notes.append("There are no results by group of patients: no covariate makes groups, or only sums were sent.")
     if files_absent:

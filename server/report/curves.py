@@ -151,16 +151,24 @@ def _decision(site: str, found: Mapping[str, Curves]) -> Markup | None:
     ]
     middle = f"translate(11 {(y(0) + y(top)) / 2:g}) rotate(-90)"
     turned = element("text", "net benefit", x=0.0, y=0.0, text_anchor="middle", class_="tick", transform=middle)
-    every = path(_within(whole.all_positive(), y), class_="reference")
+    every = join(path(part, class_="reference") for part in _within(whole.all_positive(), y))
     lines = [
-        group(path(_within(made.decisions(), y), class_="curve"), class_=f"arm {arm}", title=arm)
+        group(*(path(part, class_="curve") for part in _within(made.decisions(), y)), class_=f"arm {arm}", title=arm)
         for arm, made in found.items()
     ]
     title = f"Net benefit at {site}"
     return svg(*frame, turned, every, *lines, width=_SIZE, height=_SIZE, title=title, class_="square")
 
 
-def _within(points: list[tuple[float, float]], y: Scale) -> list[tuple[float, float]]:
-    """Drawn points, cut off where the line leaves the frame below for good."""
-    last = max((i for i, (_, value) in enumerate(points) if value >= y.low), default=-1)
-    return [(_X(t), y(value)) for t, value in points[: last + 2]]
+def _within(points: list[tuple[float, float]], y: Scale) -> list[list[tuple[float, float]]]:
+    """Drawn points of the pieces of a line that lie in the frame; where it leaves below, it is cut at the edge."""
+    parts: list[list[tuple[float, float]]] = [[]]
+    for (t, value), (before, last) in zip(points, [points[0], *points], strict=False):
+        if (value >= y.low) != (last >= y.low):
+            edge = before + (t - before) * (y.low - last) / (value - last)
+            if value >= y.low:
+                parts.append([])
+            parts[-1].append((_X(edge), y(y.low)))
+        if value >= y.low:
+            parts[-1].append((_X(t), y(value)))
+    return [part for part in parts if len(part) > 1]

@@ -183,6 +183,61 @@ GLOSSARY = {
         "Observed positives over expected ones (the sum of probabilities). 1 is right on average; above 1 probabilities "
         "are too low, below 1 too high.",
     ),
+    "from_sums": Term(
+        "AUC from sums",
+        "Of all sites' test cases in one ranking, from score histograms and sums over patients that the sites send; no "
+        "prediction leaves a site. Interval after Obuchowski 1997, by patient. In a simulation the exact AUC stands beside.",
+    ),
+    "bound": Term(
+        "Largest error",
+        "The AUC from sums is within this of the exact one: half the share of pairs of a positive and another case that "
+        "fall into one bin, or into cells that overlap. The true error is usually far smaller. Where it is larger than half "
+        "the interval, because centers are small for the cells that their policies allow, no interval is shown.",
+    ),
+    "mean_of_sites": Term(
+        "Mean of the sites' AUCs",
+        "Each site's own AUC, exact, and their mean. Cases of two sites are never ranked against each other, so it is "
+        "another thing than the AUC of all cases.",
+    ),
+    "paired_sums": Term(
+        "From sums",
+        "The clustered paired test of the two models (DeLong et al. 1988; Obuchowski 1997) from sums over patients, for "
+        "the mean over seeds as they are; the columns before draw patients and seeds anew.",
+    ),
+    "acquisition": Term(
+        "Acquisition",
+        "Gray levels, texture and resolution of the tissue beside the lesion, each over the share of classes that all "
+        "centers have. p is adjusted for all centers and axes together (Westfall and Young 1993).",
+    ),
+    "prevalence": Term(
+        "Prevalence",
+        "The share of each class among the center's patients. p is adjusted for all centers and axes together.",
+    ),
+    "case_mix": Term(
+        "Case mix",
+        "The model's features, less what acquisition explains, over equal shares of classes. p is adjusted for all "
+        "centers and axes together. Not judged where acquisition differs, which moves the features too.",
+    ),
+    "discrepancy": Term(
+        "Feature discrepancy",
+        "Squared maximum mean discrepancy of the features by random Fourier features: 0 is alike; p of case mix tests it. "
+        "Gretton et al. 2012.",
+    ),
+    "two_sample": Term(
+        "Classifier between centers",
+        "A linear classifier of the features learns from half of the patients to tell this center's from the others' and "
+        "is tested on the other half. AUC .5: it cannot. p alone, not adjusted. Lopez-Paz and Oquab 2017.",
+    ),
+    "frechet": Term(
+        "Fréchet distance",
+        "Between normal laws of the features here and elsewhere. It is never 0, so it stands beside the value that 95 % of "
+        "draws without shift stay below. p alone, not adjusted.",
+    ),
+    "verdict": Term(
+        "Verdict",
+        "What differs at 5 %, one error rate for all centers and causes: of panels without any shift, one in twenty names "
+        "one. The center that differs most is taken out before the others are judged.",
+    ),
     "subgroup": Term(
         "Group of patients",
         "Patients of a center with one value of a covariate; numbers are cut at the center's median. A group of fewer "

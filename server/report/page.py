@@ -15,6 +15,7 @@ from common.page.drawing import element, marker
 from server.report.absence import absences, failures
 from server.report.across import across_rows
 from server.report.appearance import descriptor_panels, histogram_panels
+from server.report.cards import cards
 from server.report.curves import CenterCurves, center_curves
 from server.report.estimates import estimate
 from server.report.forest import forest
@@ -26,6 +27,7 @@ from server.report.privacy import privacy_section
 from server.report.reading import IN_FEDERATION, LEAVE_ONE_OUT, Run
 from server.report.sentence import answer, lead_arm, lead_protocol, reservations
 from server.report.subgroups import subgroup_table
+from server.report.sums import sums_rows
 from server.report.tables import contrast_rows, lead_rows, matrix_rows, measure_rows
 from server.report.tripod import checklist
 
@@ -59,6 +61,8 @@ def _context(run: Run) -> dict[str, Any]:
         "lead_protocol": lead_protocol(run),
         "protocols": [_protocol(run, protocol, curves[protocol]) for protocol in run.protocols],
         "across": across_rows(run),
+        "sums": sums_rows(run),
+        "cards": cards(run),
         "checklist": checklist(run),
         "subgroups": subgroup_table(run),
         "matrix": matrix if len(matrix) > 1 else [],

@@ -41,6 +41,7 @@ from pydantic.dataclasses import dataclass as checked
 from common.errors import BadInput
 from common.files import read_json
 from server.centers import Meta, across_centers
+from server.shift_card import ShiftCard
 
 ALL = "all"
 ARMS = ("federated", "pooled", "local", "ensemble")
@@ -80,11 +81,19 @@ class Row:
     observed: int | None = None
     expected: float | None = None
     log_oe_variance: float | None = None
+    auc_federated: float | None = None
+    auc_federated_bound: float | None = None
+    auc_federated_low: float | None = None
+    auc_federated_high: float | None = None
+    auc_mean_of_sites: float | None = None
+    auc_mean_of_sites_low: float | None = None
+    auc_mean_of_sites_high: float | None = None
+    suppressed: tuple[str, ...] = ()
 
 
 @checked(frozen=True, config=_GROWS)
 class Contrast:
-    """AUC of arm `a` minus AUC of arm `b` at a site, with its 95 % interval and p."""
+    """AUC of arm `a` minus AUC of arm `b` at a site, with its 95 % interval and p; `…_federated`: from sums alone."""
 
     a: str
     b: str
@@ -94,6 +103,10 @@ class Contrast:
     low: float | None = None
     high: float | None = None
     p: float | None = None
+    delta_federated: float | None = None
+    low_federated: float | None = None
+    high_federated: float | None = None
+    p_federated: float | None = None
 
 
 @checked(frozen=True, config=_GROWS)
@@ -188,6 +201,7 @@ class _Results:
     contrasts: tuple[Contrast, ...] = ()
     meta: tuple[Meta, ...] | None = None
     subgroups: tuple[Subgroup, ...] = ()
+    shift: tuple[ShiftCard, ...] = ()
     budget: Budget = field(default_factory=Budget)
     provenance: Provenance = field(default_factory=Provenance)
     privacy: PrivacySpent | None = None
@@ -248,6 +262,7 @@ class Run:
     contrasts: tuple[Contrast, ...]
     meta: tuple[Meta, ...]
     subgroups: tuple[Subgroup, ...]
+    shift: tuple[ShiftCard, ...]
     budget: Budget
     provenance: Provenance
     evaluations: tuple[Evaluation, ...]
@@ -313,6 +328,7 @@ def read_run(folder: Path) -> Run:
         contrasts=results.contrasts,
         meta=results.meta if results.meta is not None else tuple(across_centers(results.rows)),
         subgroups=results.subgroups,
+        shift=results.shift,
         budget=results.budget,
         provenance=results.provenance,
         evaluations=tuple(_of_kind(Evaluation, "evaluation", events)),

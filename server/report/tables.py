@@ -13,6 +13,8 @@ __all__ = [
     "lead_rows",
     "matrix_rows",
     "measure_rows",
+    "probability",
+    "too_coarse",
 ]
 
 from collections.abc import Iterable
@@ -131,7 +133,10 @@ def measure_rows(run: Run, protocol: str) -> list[MeasureRow]:
 
 @dataclass(frozen=True)
 class ContrastRow:
-    """A contrast in words and numbers; `verdict` of federated is better, worse, borderline, none or unknown."""
+    """A contrast in words and numbers; `verdict` of federated is better, worse, borderline, none or unknown.
+
+    `sums`: the difference of the paired test from sums alone, and its interval and p, where the run has it.
+    """
 
     protocol: str
     name: str
@@ -141,25 +146,51 @@ class ContrastRow:
     interval: str
     p: str
     verdict: str
+    sums: tuple[str, str] | None = None
 
 
 def contrast_rows(run: Run, protocol: str) -> list[ContrastRow]:
     """The protocol's contrasts as the run gives them, the whole first."""
     mine = [c for c in run.contrasts if c.protocol == protocol]
     ordered = sorted(mine, key=lambda c: (c.b != "pooled", c.b, c.site != ALL, c.site))
-    return [_contrast_row(c, protocol) for c in ordered]
+    return [_contrast_row(c, protocol, coarse=_coarse(run, c)) for c in ordered]
 
 
-def _contrast_row(c: Contrast, protocol: str) -> ContrastRow:
+def _coarse(run: Run, c: Contrast) -> bool:
+    """Whether the paired test from sums rests on cells too coarse for it; against local it is exact at every site."""
+    return c.b != "local" and any(too_coarse(run, arm) for arm in (c.a, c.b))
+
+
+def too_coarse(run: Run, arm: str) -> bool:
+    """Whether the arm's AUC from sums may err by more than half its interval: then the interval would claim too much."""
+    for row in run.rows:
+        if (row.arm, row.protocol, row.site) == (arm, IN_FEDERATION, ALL):
+            low, high, bound = row.auc_federated_low, row.auc_federated_high, row.auc_federated_bound
+            if low is not None and high is not None and bound is not None and bound > (high - low) / 2:
+                return True
+    return False
+
+
+def _contrast_row(c: Contrast, protocol: str, *, coarse: bool) -> ContrastRow:
     whole = c.site == ALL
     name = c.site if not whole else "Mean of centers" if protocol == LEAVE_ONE_OUT else "All cases together"
-    low, high = c.low, c.high
-    places = precision_for(low, high) if low is not None and high is not None else 2
-    bounds = span(low, high, places=places) if low is not None and high is not None else DASH
-    return ContrastRow(protocol, name, whole, c.b, signed(c.delta_auc, places=places), bounds, _p(c.p), _verdict(c))
+    delta, bounds = _difference(c.delta_auc, c.low, c.high)
+    sums = None
+    if c.delta_federated is not None:
+        shown, reach = _difference(c.delta_federated, c.low_federated, c.high_federated)
+        sums = (DASH, "cells too coarse") if coarse else (shown, f"{reach}, p {probability(c.p_federated)}")
+    return ContrastRow(protocol, name, whole, c.b, delta, bounds, probability(c.p), _verdict(c), sums)
 
 
-def _p(value: float | None) -> str:
+def _difference(delta: float | None, low: float | None, high: float | None) -> tuple[str, str]:
+    if low is None or high is None:
+        return signed(delta), DASH
+    places = precision_for(low, high)
+    return signed(delta, places=places), span(low, high, places=places)
+
+
+def probability(value: float | None) -> str:
+    """A p: `.031`, `< .001`; a dash for None."""
     if value is None:
         return DASH
     return "< .001" if value < 0.001 else decimal(value, places=3)

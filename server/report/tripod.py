@@ -168,8 +168,14 @@ def _results(run: Run) -> dict[str, str]:
         known["23b"] = f"τ {decimal(found.tau)} on the logit of AUC, I² {100 * found.i2:.0f} %; see Across centers."
     if run.subgroups:
         known["14"] = "Performance by group: see Groups of patients. Why these groups: the authors must state."
-    if run.appearances:
-        known["16"] = "Gray levels and texture by center: see What the shift looks like."
+    told = ["gray levels and texture by center: see What the shift looks like"] if run.appearances else []
+    if run.shift:
+        differ = sorted(card.site for card in run.shift if card.causes)
+        said = f"{', '.join(differ)} {'differs' if len(differ) == 1 else 'differ'}" if differ else "no shift was shown"
+        told.append(f"shift cards: {said}")
+    if told:
+        joined = "; ".join(told)
+        known["16"] = f"{joined[0].upper()}{joined[1:]}."
     return known
 
 

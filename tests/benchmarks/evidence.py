@@ -35,7 +35,10 @@ TASK = Task("lump", ("benign", "malignant"), "malignant")
 
 
 def evidence_seconds() -> Row:
-    """3 arms × 5 centers × 10,000 images, both protocols, to results.json and report.html; the shift panel counts."""
+    """3 arms × 5 centers × 10,000 images, both protocols, to results.json and report.html; the shift panel counts.
+
+    Seconds of processor time of all threads, so that what else runs on the machine, or waits for its disk, does not count.
+    """
     rng = np.random.default_rng(0)
     sites = {f"site-{number}": _site(f"site-{number}", rng) for number in range(SITES)}
     experiment = fixed_budget(
@@ -55,7 +58,7 @@ def evidence_seconds() -> Row:
         for plan in plans:
             _score(run, plan, sites, rng)
         images = {name: _images(site, rng) for name, site in sites.items()}
-        began = time.perf_counter()
+        began, wall = time.process_time(), time.perf_counter()
         evidence = assemble(run, plans, experiment, sites)
         patients = {name: _patients(sites[name], *values) for name, values in images.items()}
         write_results(
@@ -69,8 +72,11 @@ def evidence_seconds() -> Row:
             subgroups=evidence.subgroups,
         )
         write_report(run)
-        seconds = time.perf_counter() - began
-    what = f"3 arms, {SITES} centers of {IMAGES} images, {FEATURES}-d features, {len(plans)} models, both protocols"
+        seconds, wall = time.process_time() - began, time.perf_counter() - wall
+    what = (
+        f"3 arms, {SITES} centers of {IMAGES} images, {FEATURES}-d features, {len(plans)} models, both protocols; "
+        f"{wall:.1f} s by the clock"
+    )
     return Row("evidence-seconds", seconds, seconds, 10, "s", what)
 
 

@@ -154,7 +154,8 @@ def test_a_card_says_it_in_four_sentences_and_goes_to_json() -> None:
     assert odd.along[0].name == DESCRIPTORS[2]
     assert odd.how_far.startswith("odd differs from site-0, site-1, site-2 and site-3 (p ")
     assert "SD higher" in odd.along_what
-    assert "0.710 here, 0.840 at" in odd.what_it_did
+    assert "AUC is .71 here, .84 at" in odd.what_it_did
+    assert "slope .60 (1 is right), intercept −.40 (0" in odd.what_it_did
     assert "harmonisation" in odd.what_to_do
     assert other.verdict == "none"
     assert "cannot be told from" in other.how_far

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -93,6 +94,39 @@ def test_contrast_is_the_naive_loops(b: str, together: str) -> None:
         assert (contrast.delta_auc, contrast.low, contrast.high) == pytest.approx((delta[0], low, high), abs=1e-12)
         sides = [(1 + (delta[1:] <= 1e-12).sum()) / 31, (1 + (delta[1:] >= -1e-12).sum()) / 31]
         assert contrast.p == pytest.approx(min(1, 2 * min(sides)))
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.tuples(st.booleans(), st.integers(0, 3), st.integers(0, 4)), min_size=2, max_size=25).filter(
+        lambda cases: len({label for label, _, _ in cases}) == 2
+    ),
+    st.integers(0, 99),
+)
+def test_grouped_ranking_counts_every_pair(cases: list[tuple[bool, int, int]], seed: int) -> None:
+    """Against the loop over all pairs, with ties and patients who have both kinds of images."""
+    positive, score, patient = (np.array(column) for column in zip(*cases, strict=True))
+    times = np.random.default_rng(seed).integers(0, 4, (5, 3)).astype(np.int32)
+    expected = np.zeros(3)
+    for i in np.flatnonzero(positive):
+        for j in np.flatnonzero(~positive):
+            sign = int(score[i] > score[j]) - int(score[i] < score[j])
+            expected += (1 + sign) * times[patient[i]] * times[patient[j]]
+    ranking = statistics._Ranking.of(positive, patient, score.astype(float))
+    assert ranking.wins(times[: patient.max() + 1]).tolist() == expected.tolist()
+
+
+def test_pairs_may_differ_in_what_all_is() -> None:
+    rng = np.random.default_rng(12)
+    sites = [site(rng, "x", 20), site(rng, "y", 15)]
+    pairs = [("federated", "pooled"), ("federated", "local")]
+
+    def run(wanted: list[tuple[str, str]], together: Any) -> tuple[Contrast, ...]:
+        return contrasts(
+            sites, wanted, protocol="p", rng=np.random.default_rng(0), together=together, draws=100
+        )  # fmt: skip
+
+    assert run(pairs, ("cases", "centers")) == (*run(pairs[:1], "cases"), *run(pairs[1:], "centers"))
 
 
 @settings(deadline=None, max_examples=20)

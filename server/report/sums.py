@@ -1,0 +1,54 @@
+"""What sums alone tell of all cases, beside the exact numbers where the run has those (a simulation does)."""
+
+from __future__ import annotations
+
+__all__ = ["SumsRow", "sums_rows"]
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from server.report.estimates import reason
+from server.report.numbers import DASH, decimal, interval, mean
+from server.report.reading import ALL, IN_FEDERATION, Row, Run
+from server.report.tables import Cell, too_coarse
+
+
+@dataclass(frozen=True)
+class SumsRow:
+    """One arm in-federation: AUC of all cases from sums and its largest error, the exact one, the mean of the sites'."""
+
+    arm: str
+    federated: Cell
+    bound: str
+    exact: Cell
+    mean_of_sites: Cell
+    left_out: str
+
+
+def sums_rows(run: Run) -> list[SumsRow]:
+    """Means over seeds (for local, over the centers' models too); [] where no row has a number from sums."""
+    made = []
+    for arm in run.arms(IN_FEDERATION):
+        rows = [r for r in run.rows if (r.arm, r.protocol, r.site) == (arm, IN_FEDERATION, ALL)]
+        if any(row.auc_federated is not None or row.suppressed for row in rows):
+            left_out = sorted({site for row in rows for site in row.suppressed})
+            bound = mean(row.auc_federated_bound for row in rows)
+            told = _cell(rows, "auc_federated")
+            if too_coarse(run, arm):
+                told = Cell(told.shown, small="cells too coarse for an interval")
+            made.append(
+                SumsRow(
+                    arm, told, decimal(bound, places=4), _cell(rows, "auc"),
+                    _cell(rows, "auc_mean_of_sites"), ", ".join(left_out),
+                )
+            )  # fmt: skip
+    return made
+
+
+def _cell(rows: Sequence[Row], name: str) -> Cell:
+    there = [row for row in rows if getattr(row, name) is not None]
+    if not there:
+        return Cell(DASH, why=reason(next((row.why for row in rows if row.why), None)))
+    bounds = [mean(getattr(row, f"{name}_{end}") for row in there) for end in ("low", "high")]
+    small = interval(*bounds, places=3) if None not in bounds else ""
+    return Cell(decimal(mean(getattr(row, name) for row in there), places=3), small=small)
