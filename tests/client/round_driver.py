@@ -64,7 +64,7 @@ def new(base: Path) -> tuple[Path, Path]:
     cap = epsilon([Plan(SIGMA, 4 / 12, ROUNDS)], delta=1 / 120) + 1e-6
     for site in (base / "sites").iterdir():
         text = (site / "site.toml").read_text()
-        (site / "site.toml").write_text(text.replace("[task]", f"policy = {{ epsilon_cap = {cap!r} }}\n[task]"))
+        (site / "site.toml").write_text(text.replace("[policy]", f"[policy]\nepsilon_cap = {cap!r}"))
     return base, base / "released"
 
 

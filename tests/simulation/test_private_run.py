@@ -86,7 +86,7 @@ def test_two_runs_add_up_and_the_cap_ends_the_third(
     run(tmp_path, sites, "two")
     assert [entries(site)[-1].epsilon > before * 1.2 for site, before in zip(sites, spent, strict=True)] == [True] * 2
     for site in sites:
-        text = (site / "site.toml").read_text().replace("[task]", "policy = { epsilon_cap = 1.0 }\n[task]")
+        text = (site / "site.toml").read_text().replace("[policy]", "[policy]\nepsilon_cap = 1.0")
         (site / "site.toml").write_text(text)
     open_site.cache_clear()
     before = [len(entries(site)) for site in sites]
@@ -218,7 +218,7 @@ def test_what_cannot_be_private_is_one_clear_line(
 def test_a_site_that_requires_privacy_never_trains_without(
     tmp_path: Path, sites: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    text = (sites[0] / "site.toml").read_text().replace("[task]", "policy = { privacy_required = true }\n[task]")
+    text = (sites[0] / "site.toml").read_text().replace("[policy]", "[policy]\nprivacy_required = true")
     (sites[0] / "site.toml").write_text(text)
     config = write_experiment(tmp_path / "plain.toml", sites)
     assert main(["run", str(config), "--out", str(tmp_path / "plain")]) == 2
