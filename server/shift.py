@@ -121,7 +121,7 @@ def compare_centers(
     if not names:
         raise ValueError("a center has no other center to be compared with; give at least two")
     where = reference.coordinates
-    shaken = {name: _shaken(sites[name], rng, draws) for name in names}
+    shaken = {name: _shaken(sites[name], rng, draws) for name in sorted({*names, *pool})}
     settled: dict[str, Comparison] = {}
     while True:
         left = [name for name in names if name not in settled]

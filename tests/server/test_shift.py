@@ -90,6 +90,14 @@ def test_a_center_outside_the_reference_is_compared_and_not_compared_with() -> N
     assert found["odd"].verdict == "acquisition"
 
 
+def test_a_reference_of_a_single_center_is_enough() -> None:
+    rng = np.random.default_rng(4)
+    sums, reference = sums_of(panel(seen=1.5), rng)
+    found = compare_centers(sums, reference, rng=rng, against=["site-0"])
+    assert sorted(found) == ["odd", "site-1", "site-2", "site-3"]
+    assert all(one.against == ("site-0",) for one in found.values())
+
+
 def test_z_is_welchs_test_of_standardised_means() -> None:
     """With one class, each descriptor's z has the p of scipy's Welch test."""
     rng = np.random.default_rng(4)
