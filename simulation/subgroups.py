@@ -73,11 +73,12 @@ def groups(site: Site, tested: NDArray[np.int64], values: Sequence[str | None]) 
     members: dict[str, list[int]] = {}
     for row, level in zip(tested.tolist(), levels, strict=True):
         members.setdefault(level, []).append(row)
-    sizes = Counter({level: len(set(site.patients[rows].tolist())) for level, rows in members.items()})
+    people = {level: set(site.patients[rows].tolist()) for level, rows in members.items()}
+    sizes = Counter({level: len(patients) for level, patients in people.items()})
     least = site.policy.smallest_group
     joined = [level for level, size in sizes.items() if size < least]
     for level, _ in sorted(sizes.items(), key=lambda item: (item[1], item[0])):
-        if joined and sum(sizes[name] for name in joined) < least and level not in joined:
+        if joined and len(set().union(*(people[name] for name in joined))) < least and level not in joined:
             joined.append(level)
     kept = {level: np.array(rows) for level, rows in sorted(members.items()) if level not in joined}
     if joined:

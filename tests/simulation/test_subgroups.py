@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from client.site import Site
@@ -46,6 +46,7 @@ def test_many_words_or_one_make_no_groups() -> None:
     assert sizes(site(list(range(30))), [None] * 30) == {}
 
 
+@example([("a", 0), ("a", 1), ("b", 0), ("c", 0)], 2)  # one patient in two levels is one
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from([*"abcdef", None]), st.integers(0, 25)), max_size=60), st.integers(1, 9))
 def test_no_group_is_smaller_than_the_policy_allows(cases: list[tuple[str | None, int]], smallest: int) -> None:
