@@ -26,7 +26,8 @@ def scores_name(order: EvaluateOrder, weights: Weights, *, part: str, data_sha25
     on = {"crop", "evaluation", "model", "run", "task", "threads", "training"}
     told = TypeAdapter(EvaluateOrder).dump_json(order, include=on)
     cases = ",".join((part, *order.parts[part]))
-    return f"scores-{sha256_bytes(b'|'.join([told, cases.encode(), data_sha256.encode(), fingerprint(weights).encode()]))[:32]}.npy"
+    named = b"|".join([told, *(each.encode() for each in (cases, data_sha256, fingerprint(weights)))])
+    return f"scores-{sha256_bytes(named)[:32]}.npy"
 
 
 def keep_scores(state: Path, name: str, scores: np.ndarray) -> None:

@@ -28,7 +28,7 @@ from pydantic.dataclasses import dataclass as checked
 
 from common.config import parse, to_table
 from common.errors import BadInput, LedgerExhausted, LedgerRefused, RunFailed
-from common.files import claimed, read_json, sha256_bytes, write_atomic, write_json
+from common.files import claimed, fsync_folder, read_json, sha256_bytes, write_atomic, write_json
 from common.privacy import Plan, epsilon, epsilon_rdp
 from common.private_orders import Head
 
@@ -248,7 +248,7 @@ def _append(account: Account, line: bytes) -> None:
         finally:
             os.close(descriptor)
         if fresh:
-            _fsync_folder(account.lines.parent)
+            fsync_folder(account.lines.parent)
     except OSError as error:
         raise RunFailed(
             f"site {account.site}: cannot write {account.lines.name}: {error.strerror}; nothing was released: "
@@ -259,14 +259,6 @@ def _append(account: Account, line: bytes) -> None:
 def _write_all(descriptor: int, content: bytes) -> None:
     while content:
         content = content[os.write(descriptor, content) :]
-
-
-def _fsync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _drop_torn_line(account: Account) -> None:

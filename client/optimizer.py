@@ -17,24 +17,22 @@ import torch
 from torch import Tensor, nn
 
 
-class DenseAdamW(torch.optim.AdamW):
+class _AsTheyLie:
+    """Puts torch's step between the two turns."""
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        """One step by the gradients that lie at the parameters."""
+        with _as_they_lie(self.param_groups):  # type: ignore[attr-defined]
+            return super().step(closure)  # type: ignore[misc]
+
+
+class DenseAdamW(_AsTheyLie, torch.optim.AdamW):
     """AdamW (Loshchilov and Hutter 2019)."""
 
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> Any:
-        """One step by the gradients that lie at the parameters."""
-        with _as_they_lie(self.param_groups):
-            return super().step(closure)
 
-
-class DenseSgd(torch.optim.SGD):
+class DenseSgd(_AsTheyLie, torch.optim.SGD):
     """Stochastic gradient descent with momentum."""
-
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> Any:
-        """One step by the gradients that lie at the parameters."""
-        with _as_they_lie(self.param_groups):
-            return super().step(closure)
 
 
 @contextmanager
@@ -67,8 +65,5 @@ def _turn(parameter: nn.Parameter, order: list[int]) -> None:
     parameter.data = parameter.data.permute(order)
     if gradient is not None:
         gradient = gradient.permute(order)
-        parameter.grad = gradient if gradient.stride() == parameter.stride() else _laid_as(parameter, gradient)
-
-
-def _laid_as(parameter: Tensor, gradient: Tensor) -> Tensor:
-    return torch.empty_like(parameter).copy_(gradient)
+        same = gradient.stride() == parameter.stride()
+        parameter.grad = gradient if same else torch.empty_like(parameter).copy_(gradient)

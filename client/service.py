@@ -172,26 +172,31 @@ def answer_evaluate(site: Site, order: EvaluateOrder, weights: Weights) -> Evalu
 
 def scores_of(site: Site, rows: np.ndarray, order: EvaluateOrder, weights: Weights, *, part: str) -> np.ndarray:
     """The scores (N, K) of the cases `rows`; those of test cases are kept from the first pass on until their placements."""
-    from client.evaluation import score
     from client.kept import keep_scores, kept_scores, scores_name
 
-    staged = part == "test" and order.stage != "progress"
-    name = scores_name(order, weights, part=part, data_sha256=site.data_sha256) if staged else ""
-    if (
-        staged
-        and (kept := kept_scores(site.state, name, cases=len(rows), take=order.stage == "placements")) is not None
-    ):
+    if part != "test" or order.stage == "progress":
+        return _scored(site, rows, order, weights)
+    last = order.stage == "placements"
+    name = scores_name(order, weights, part=part, data_sha256=site.data_sha256)
+    kept = kept_scores(site.state, name, cases=len(rows), take=last)
+    if kept is not None:
         return kept
-    scores = score(
+    scores = _scored(site, rows, order, weights)
+    if not last:
+        keep_scores(site.state, name, scores)
+    return scores
+
+
+def _scored(site: Site, rows: np.ndarray, order: EvaluateOrder, weights: Weights) -> np.ndarray:
+    from client.evaluation import score
+
+    return score(
         model_of(order, weights),
         site_crops(site, order.crop)[rows],
         flip=order.evaluation.flip,
         zooms=order.evaluation.zooms,
         precision=order.training.precision,
     )
-    if staged and order.stage != "placements":
-        keep_scores(site.state, name, scores)
-    return scores
 
 
 def site_crops(site: Site, crop: Crop) -> np.ndarray:

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-__all__ = ["append_line", "claimed", "read_json", "sha256_bytes", "sha256_file", "write_atomic", "write_json"]
+__all__ = [
+    "append_line",
+    "claimed",
+    "fsync_folder",
+    "read_json",
+    "sha256_bytes",
+    "sha256_file",
+    "write_atomic",
+    "write_json",
+]
 
 import fcntl
 import hashlib
@@ -34,7 +43,7 @@ def write_atomic(path: Path, content: bytes, *, mode: int = 0o644) -> None:
             os.fsync(file.fileno())
         os.chmod(temporary, mode)
         os.replace(temporary, path)
-        _fsync_folder(path.parent)
+        fsync_folder(path.parent)
     except OSError as error:
         Path(temporary).unlink(missing_ok=True)
         raise RunFailed(f"cannot write {path.name}: {error.strerror}; free space or check permissions") from None
@@ -43,7 +52,8 @@ def write_atomic(path: Path, content: bytes, *, mode: int = 0o644) -> None:
         raise
 
 
-def _fsync_folder(folder: Path) -> None:
+def fsync_folder(folder: Path) -> None:
+    """Make the folder's list of names last."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
