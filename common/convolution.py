@@ -1,16 +1,23 @@
-"""Convolutions whose weight gradient is one matrix product where the maps are small.
+"""Convolutions over small maps, each sum in the quickest of the ways to it.
 
-A convolution of 512 to 512 channels over maps of 7 × 7 takes oneDNN 10 ms for its weight gradient in bf16 and 4 ms for
-the same sums as one product of the unfolded patches (im2col; Chellapilla 2006) with the output's gradient. On larger
-maps unfolding costs more than it gains (LOG.md).
+oneDNN gives the matrix unit of a processor sixteen positions of a row at a time. A map of 7 × 7 leaves more than half of
+each such tile empty, one of 2 × 2 seven eighths. So rows of several images are joined, with zeros between them; only for
+the weight's gradient of the smallest maps one product of unfolded patches (im2col; Chellapilla 2006) is quicker still:
 
-Shapes: B images, C channels in, O channels out, H × W positions out, K taps a side, P = B · H · W.
+    results up to      values, input's gradient    weight's gradient
+    4 × 4              joined                      product
+    7 × 7              joined                      joined
+    14 × 14            as torch does it            joined
+
+Shapes: B images, C channels in, O channels out, H × W positions in, h × w positions out, K taps a side, J images joined,
+P = B · h · w.
 """
 
 from __future__ import annotations
 
-__all__ = ["Conv", "replace_convolutions", "unfold_patches"]
+__all__ = ["Conv", "joined", "replace_convolutions", "separated", "unfold_patches"]
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,33 +25,40 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-_SMALL = 64
-"""The most positions of a map for which the product is the quicker way; 7 × 7 gains, 14 × 14 loses."""
+_TINY, _SMALL, _MIDDLE = 4, 7, 14
+"""Sides of the largest results in each line of the table above (LOG.md has the figures)."""
+_COLUMNS, _POSITIONS = 28, 200
+"""Joined rows fill two tiles, and joined maps have positions enough for the weights that they meet."""
 
 
 class Conv(nn.Conv2d):
-    """nn.Conv2d, the same values and parameters; its weight gradient takes the quicker of two ways."""
+    """nn.Conv2d, the same values and parameters."""
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if not self._as_product(input):
+        if not self._is_small(input):
             plain: Tensor = super()._conv_forward(input, weight, bias)
             return plain
+        geometry = _Geometry.of(input, taps=self.kernel_size[0], stride=self.stride[0])
         with torch.autocast("cpu", enabled=False):
-            y: Tensor = _ByProduct.apply(input.bfloat16(), weight.bfloat16(), self.stride, self.padding)
+            y: Tensor = _OverSmallMaps.apply(input.bfloat16(), weight.bfloat16(), geometry)
             return y
 
-    def _as_product(self, x: Tensor) -> bool:
-        positions = (x.shape[-2] // self.stride[0]) * (x.shape[-1] // self.stride[1])
+    def _is_small(self, x: Tensor) -> bool:
+        taps, stride = self.kernel_size[0], self.stride[0]
         return (
-            positions <= _SMALL
+            max(x.shape[2:]) <= _MIDDLE * stride
+            and taps > 1
+            and taps % 2 == 1
+            and self.kernel_size == (taps, taps)
+            and self.padding == (taps // 2, taps // 2)
+            and self.stride == (stride, stride)
             and self.bias is None
             and self.groups == 1
             and self.dilation == (1, 1)
             and x.device.type == "cpu"
             and torch.is_autocast_enabled("cpu")
             and torch.get_autocast_dtype("cpu") == torch.bfloat16
-            and torch.is_grad_enabled()
-            and self.weight.requires_grad
+            and x.is_contiguous(memory_format=torch.channels_last)
             and self.weight.is_contiguous(memory_format=torch.channels_last)
         )
 
@@ -60,42 +74,112 @@ def replace_convolutions(model: nn.Module) -> None:
             replace_convolutions(module)
 
 
-class _ByProduct(torch.autograd.Function):
-    """A convolution without bias, groups or dilation, of bf16 tensors; the weight's gradient lies channels-last."""
+@dataclass(frozen=True)
+class _Geometry:
+    """A convolution of odd `taps` that keeps the middle, over maps of `width`: how many `images` to join.
+
+    Each takes `before` columns of a joined row, zeros enough for the filters and for the next one to begin at a stride,
+    and `after` columns of its result, of which `out` are its own; `side` is the larger one of the result's.
+    """
+
+    taps: int
+    stride: int
+    width: int
+    out: int
+    before: int
+    after: int
+    images: int
+    side: int
+
+    @classmethod
+    def of(cls, x: Tensor, *, taps: int, stride: int) -> _Geometry:
+        """The smallest number of images that is enough and divides the batch, or all of it."""
+        batch, _, height, width = x.shape
+        rows, out = -(-height // stride), -(-width // stride)
+        after = -(-(width + taps // 2) // stride)
+        enough = max(_COLUMNS / after, _POSITIONS / (rows * after))
+        images = next((n for n in range(1, batch) if batch % n == 0 and n >= enough), batch)
+        return cls(taps, stride, width, out, after * stride, after, images, max(rows, out))
+
+    def values(self, x: Tensor, weight: Tensor) -> Tensor:
+        """The convolution of bf16 tensors."""
+        if self.side > _SMALL:
+            return F.conv2d(x, weight, stride=self.stride, padding=self.taps // 2)
+        wide = joined(x, images=self.images, columns=self.before)
+        return separated(
+            F.conv2d(wide, weight, stride=self.stride, padding=self.taps // 2), self.images, width=self.out
+        )
+
+    def of_input(self, dy: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+        """The gradient by x."""
+        if self.side > _SMALL:
+            return self._onednn(dy, x, weight, of_input=True)
+        joint, channels, height = len(x) // self.images, x.shape[1], x.shape[2]
+        like = x.new_empty(joint, height, self.images * self.before, channels).permute(
+            0, 3, 1, 2
+        )  # its values are not read
+        wide = self._onednn(joined(dy, images=self.images, columns=self.after), like, weight, of_input=True)
+        return separated(wide, self.images, width=self.width)
+
+    def of_weight(self, dy: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+        """The gradient by the weight, channels-last."""
+        if self.side > _TINY:
+            wide_dy, wide_x = (
+                joined(each, images=self.images, columns=columns)
+                for each, columns in ((dy, self.after), (x, self.before))
+            )
+            return self._onednn(wide_dy, wide_x, weight, of_input=False)
+        outputs, channels, taps, _ = weight.shape
+        dy_OP = dy.permute(1, 0, 2, 3).reshape(
+            outputs, -1
+        )  # a copy: as a transposed view the product takes a third longer
+        pair = (self.stride, self.stride), (taps // 2, taps // 2)
+        patches_PK = unfold_patches(x, taps=taps, stride=pair[0], padding=pair[1])
+        return (dy_OP @ patches_PK).view(outputs, taps, taps, channels).permute(0, 3, 1, 2)
+
+    def _onednn(self, dy: Tensor, x: Tensor, weight: Tensor, *, of_input: bool) -> Tensor:
+        stride, padding = [self.stride] * 2, [self.taps // 2] * 2
+        found: tuple[Tensor, ...] = torch.ops.aten.convolution_backward(
+            dy, x, weight, None, stride, padding, [1, 1], False, [0, 0], 1, [of_input, not of_input, False]
+        )
+        return found[0 if of_input else 1]
+
+
+class _OverSmallMaps(torch.autograd.Function):
+    """The convolution that a `_Geometry` describes, of bf16 tensors."""
 
     @staticmethod
-    def forward(
-        ctx: Any, x_BCHW: Tensor, weight_OCKK: Tensor, stride: tuple[int, int], padding: tuple[int, int]
-    ) -> Tensor:
+    def forward(ctx: Any, x_BCHW: Tensor, weight_OCKK: Tensor, geometry: _Geometry) -> Tensor:
         ctx.save_for_backward(x_BCHW, weight_OCKK)
-        ctx.geometry = stride, padding
-        return F.conv2d(x_BCHW, weight_OCKK, stride=stride, padding=padding)
+        ctx.geometry = geometry
+        return geometry.values(x_BCHW, weight_OCKK)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient_BOHW: Tensor) -> tuple[Tensor | None, Tensor, None, None]:
+    def backward(ctx: Any, dy_BOHW: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         x_BCHW, weight_OCKK = ctx.saved_tensors
-        stride, padding = ctx.geometry
-        of_x = None
-        if ctx.needs_input_grad[0]:
-            of_x, _, _ = torch.ops.aten.convolution_backward(
-                gradient_BOHW,
-                x_BCHW,
-                weight_OCKK,
-                None,
-                stride,
-                padding,
-                (1, 1),
-                False,
-                (0, 0),
-                1,
-                (True, False, False),
-            )
-        outputs, channels, taps, _ = weight_OCKK.shape
-        gradient_PO = gradient_BOHW.permute(0, 2, 3, 1).reshape(-1, outputs)
-        patches_PK = unfold_patches(x_BCHW, taps=taps, stride=stride, padding=padding)
-        of_weight_OKKC = (gradient_PO.t() @ patches_PK).view(outputs, taps, taps, channels)
-        return of_x, of_weight_OKKC.permute(0, 3, 1, 2), None, None
+        dy_BOHW = dy_BOHW.contiguous(memory_format=torch.channels_last)
+        of_x, of_weight = ctx.needs_input_grad[:2]
+        return (
+            ctx.geometry.of_input(dy_BOHW, x_BCHW, weight_OCKK) if of_x else None,
+            ctx.geometry.of_weight(dy_BOHW, x_BCHW, weight_OCKK) if of_weight else None,
+            None,
+        )
+
+
+def joined(x_BCHW: Tensor, *, images: int, columns: int) -> Tensor:
+    """Every `images` maps of a batch side by side, each in `columns`, zeros behind it: (B / J, C, H, J · columns)."""
+    batch, channels, height, width = x_BCHW.shape
+    padded_BHWC = F.pad(x_BCHW.permute(0, 2, 3, 1), (0, 0, 0, columns - width))
+    rows = padded_BHWC.view(batch // images, images, height, columns, channels).transpose(1, 2)
+    return rows.reshape(batch // images, height, -1, channels).contiguous().permute(0, 3, 1, 2)
+
+
+def separated(wide_BCHW: Tensor, images: int, *, width: int) -> Tensor:
+    """The inverse of `joined`: the first `width` columns of each of the `images` in a row, (J · B, C, H, width)."""
+    joint, channels, height, columns = wide_BCHW.shape
+    rows = wide_BCHW.permute(0, 2, 3, 1).reshape(joint, height, images, columns // images, channels)[:, :, :, :width]
+    return rows.transpose(1, 2).reshape(-1, height, width, channels).contiguous().permute(0, 3, 1, 2)
 
 
 def unfold_patches(x_BCHW: Tensor, *, taps: int, stride: tuple[int, int], padding: tuple[int, int]) -> Tensor:

@@ -1,4 +1,4 @@
-"""The product for small maps against float64, and when it is taken."""
+"""Maps joined side by side against float64 and against torch, and when they are."""
 
 from __future__ import annotations
 
@@ -8,36 +8,39 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from common.convolution import Conv, replace_convolutions, unfold_patches
+from common.convolution import Conv, joined, replace_convolutions, separated, unfold_patches
+
+LAST = torch.channels_last
 
 
-def _gradients(conv: nn.Conv2d, x: Tensor, slope: Tensor, *, bf16: bool) -> tuple[Tensor, Tensor]:
-    x = x.clone().contiguous(memory_format=torch.channels_last).requires_grad_()
+def _run(conv: nn.Conv2d, x: Tensor, slope: Tensor, *, bf16: bool) -> tuple[Tensor, ...]:
+    x = x.clone().contiguous(memory_format=LAST).requires_grad_()
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         y = conv(x)
     y.backward(slope.to(y.dtype))
     assert x.grad is not None
     assert conv.weight.grad is not None
-    return x.grad.double(), conv.weight.grad.double()
+    return y.detach().double(), x.grad.double(), conv.weight.grad.double()
 
 
 @settings(deadline=None, max_examples=25)
 @given(
-    batch=st.integers(1, 4),
+    batch=st.integers(1, 9),
     channels=st.sampled_from([3, 16, 33]),
     outputs=st.sampled_from([8, 17]),
-    side=st.integers(3, 16),
-    taps=st.sampled_from([1, 3]),
-    stride=st.integers(1, 2),
+    height=st.integers(1, 15),
+    width=st.integers(1, 15),
+    taps=st.sampled_from([1, 3, 5]),
+    stride=st.integers(1, 3),
 )
-def test_gradients_are_as_near_to_float64_as_those_of_torch(
-    batch: int, channels: int, outputs: int, side: int, taps: int, stride: int
+def test_values_and_gradients_are_as_near_to_float64_as_those_of_torch(
+    batch: int, channels: int, outputs: int, height: int, width: int, taps: int, stride: int
 ) -> None:
     coins = torch.Generator().manual_seed(0)
-    x = torch.randn(batch, channels, side, side, generator=coins)
+    x = torch.randn(batch, channels, height, width, generator=coins)
     weight = torch.randn(outputs, channels, taps, taps, generator=coins)
-    side_out = (side + 2 * (taps // 2) - taps) // stride + 1
-    slope = torch.randn(batch, outputs, side_out, side_out, generator=coins)
+    out = [(side + 2 * (taps // 2) - taps) // stride + 1 for side in (height, width)]
+    slope = torch.randn(batch, outputs, *out, generator=coins)
     found = {}
     for name, kind, dtype in (
         ("ours", Conv, torch.float32),
@@ -45,50 +48,68 @@ def test_gradients_are_as_near_to_float64_as_those_of_torch(
         ("true", nn.Conv2d, torch.float64),
     ):
         conv = kind(channels, outputs, taps, stride, taps // 2, bias=False).to(dtype)
-        conv.weight.data = weight.to(dtype, memory_format=torch.channels_last)
-        found[name] = _gradients(conv, x.to(dtype), slope.to(dtype), bf16=name != "true")
+        conv.weight.data = weight.to(dtype, memory_format=LAST)
+        found[name] = _run(conv, x.to(dtype), slope.to(dtype), bf16=name != "true")
     for ours, theirs, true in zip(found["ours"], found["torch"], found["true"], strict=True):
         assert float((ours - true).norm()) <= 1.3 * float((theirs - true).norm()) + 1e-6 * float(true.norm())
 
 
-def test_the_forward_pass_gives_the_bits_of_torch() -> None:
+@settings(deadline=None, max_examples=25)
+@given(joint=st.integers(1, 3), images=st.integers(1, 4), gap=st.integers(0, 3), width=st.integers(1, 5))
+def test_joined_maps_come_apart_again(joint: int, images: int, gap: int, width: int) -> None:
+    x = torch.randn(joint * images, 3, 2, width).contiguous(memory_format=LAST)
+    wide = joined(x, images=images, columns=width + gap)
+    assert wide.shape == (joint, 3, 2, images * (width + gap))
+    assert wide.is_contiguous(memory_format=LAST)
+    assert torch.equal(wide[0, :, :, :width], x[0])
+    assert not wide[..., width : width + gap].any()
+    assert torch.equal(separated(wide, images, width=width), x)
+
+
+@pytest.mark.parametrize(
+    ("side", "stride", "bf16", "layout", "taken"),
+    [
+        (7, 1, True, LAST, True),
+        (14, 1, True, LAST, True),
+        (28, 2, True, LAST, True),
+        (15, 1, True, LAST, False),
+        (7, 1, False, LAST, False),
+        (7, 1, True, torch.contiguous_format, False),
+    ],
+)
+def test_other_ways_are_taken_for_small_maps_in_bf16_alone(
+    side: int, stride: int, bf16: bool, layout: torch.memory_format, taken: bool
+) -> None:
+    conv = Conv(16, 16, 3, stride, padding=1, bias=False).to(memory_format=layout)
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        y = conv(torch.randn(4, 16, side, side).contiguous(memory_format=layout))
+    assert y.grad_fn is not None
+    assert ("OverSmallMaps" in y.grad_fn.name()) == taken
+
+
+@pytest.mark.parametrize("side", [2, 7, 14])
+def test_values_have_the_bits_of_torch(side: int) -> None:
     ours, theirs = Conv(32, 16, 3, padding=1, bias=False), nn.Conv2d(32, 16, 3, padding=1, bias=False)
     theirs.load_state_dict(ours.state_dict())
-    x = torch.randn(2, 32, 7, 7).contiguous(memory_format=torch.channels_last)
+    x = torch.randn(6, 32, side, side).contiguous(memory_format=LAST)
     for conv in (ours, theirs):
-        conv.to(memory_format=torch.channels_last)
+        conv.to(memory_format=LAST)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(ours(x), theirs(x))
 
 
-@pytest.mark.parametrize(
-    ("side", "bf16", "layout", "taken"),
-    [
-        (7, True, torch.channels_last, True),
-        (14, True, torch.channels_last, False),
-        (7, False, torch.channels_last, False),
-        (7, True, torch.contiguous_format, False),
-    ],
-)
-def test_the_product_is_taken_for_small_maps_in_bf16_alone(
-    side: int, bf16: bool, layout: torch.memory_format, taken: bool
-) -> None:
-    conv = Conv(16, 16, 3, padding=1, bias=False).to(memory_format=layout)
-    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        y = conv(torch.randn(2, 16, side, side).contiguous(memory_format=layout))
-    assert (y.grad_fn is not None and "ByProduct" in y.grad_fn.name()) == taken
-
-
-def test_a_weight_that_does_not_learn_has_no_product() -> None:
-    conv = Conv(16, 16, 3, padding=1, bias=False).to(memory_format=torch.channels_last).requires_grad_(False)
+@pytest.mark.parametrize("side", [4, 7, 14])
+def test_what_does_not_learn_gets_no_gradient(side: int) -> None:
+    conv = Conv(16, 16, 3, padding=1, bias=False).to(memory_format=LAST).requires_grad_(False)
+    x = torch.randn(2, 16, side, side).contiguous(memory_format=LAST).requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):
-        y = conv(torch.randn(2, 16, 7, 7, requires_grad=True).contiguous(memory_format=torch.channels_last))
-    assert y.grad_fn is not None
-    assert "ByProduct" not in y.grad_fn.name()
+        conv(x).float().square().sum().backward()
+    assert x.grad is not None
+    assert conv.weight.grad is None
 
 
 def test_patches_are_those_of_unfold() -> None:
-    x = torch.randn(2, 3, 6, 5).contiguous(memory_format=torch.channels_last)
+    x = torch.randn(2, 3, 6, 5).contiguous(memory_format=LAST)
     ours = unfold_patches(x, taps=3, stride=(2, 1), padding=(1, 1)).view(2, 3 * 5, 9, 3)
     theirs = nn.functional.unfold(x, 3, padding=1, stride=(2, 1)).view(2, 3, 9, 15).permute(0, 3, 2, 1)
     assert torch.equal(ours, theirs)
