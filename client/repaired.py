@@ -6,7 +6,7 @@ for the prevalence that they imply. Labels only judge what came out. Shapes: N c
 
 from __future__ import annotations
 
-__all__ = ["CenterCases", "repairs_of"]
+__all__ = ["CenterCases", "Score", "repairs_of"]
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -181,9 +181,9 @@ def _what_it_did(performance: Performance) -> str:
     return f"{told}; calibration slope {_plain(slope)} (1 is right), intercept {_plain(intercept)} (0 is right)."
 
 
-def _plain(value: float) -> str:
-    """Two decimals, `.71`, `1.20`, `−.40`."""
-    text = f"{abs(value):.2f}"
+def _plain(value: float, *, places: int = 2) -> str:
+    """Two decimals or `places`, `.71`, `1.20`, `−.40`."""
+    text = f"{abs(value):.{places}f}"
     return ("−" if value < 0 and float(text) else "") + text.removeprefix("0")
 
 
@@ -199,32 +199,33 @@ _WHAT_TO_DO = {
 
 
 _REPAIRS = {"acquisition": ("intensity", "amplitude"), "prevalence": ("prior",)}
-_CALLED = {"intensity": "intensity harmonisation", "amplitude": "amplitude harmonisation"}
 
 
 def _measured(verdict: str, repairs: Sequence[Repaired], positive: int) -> str:
     """What the advised repairs gave here, with a space before it; empty where none was measured."""
-    told = [
-        found for one in repairs if one.repair in _REPAIRS.get(verdict, ()) and (found := _gave(one, repairs, positive))
-    ]
-    return f" Measured here, labels used to judge alone: {_listed(told)}." if told else ""
+    unrepaired = next((one for one in repairs if one.repair == "none"), None)
+    advised = [one for one in repairs if one.repair in _REPAIRS.get(verdict, ())]
+    told = [found for one in advised if (found := _gave(one, unrepaired, positive))]
+    return f" Measured here: {_listed(told)}." if told else ""
 
 
-def _gave(one: Repaired, repairs: Sequence[Repaired], positive: int) -> str:
+def _gave(one: Repaired, unrepaired: Repaired | None, positive: int) -> str:
     if one.repair == "prior":
-        return _recalibrated(one, next((r for r in repairs if r.repair == "none"), None), positive)
+        return _recalibrated(one, unrepaired, positive)
     if one.delta_auc is None:
         return ""
-    reach = "" if one.delta_low is None else f" ({_plain(one.delta_low)} to {_plain(one.delta_high or 0.0)})"
-    return f"{_CALLED[one.repair]} changes AUC by {_plain(one.delta_auc)}{reach}"
+    reach = ""
+    if one.delta_low is not None and one.delta_high is not None:
+        reach = f" ({_plain(one.delta_low, places=3)} to {_plain(one.delta_high, places=3)})"
+    return f"{one.repair} harmonisation changes AUC by {_plain(one.delta_auc, places=3)}{reach}"
 
 
 def _recalibrated(one: Repaired, unrepaired: Repaired | None, positive: int) -> str:
     was = unrepaired.calibration_intercept if unrepaired else None
     if one.prior is None or one.calibration_intercept is None or was is None:
         return ""
-    share = f"the answers imply {one.prior[positive]:.0%} positive"
-    return f"{share}, and recalibrated to that the calibration intercept goes from {_plain(was)} to {_plain(one.calibration_intercept)}"
+    moved = f"{_plain(was)} to {_plain(one.calibration_intercept)}"
+    return f"the answers imply that {one.prior[positive]:.0%} are positive; recalibration to it moves the intercept from {moved}"
 
 
 def _listed(names: Sequence[str]) -> str:
