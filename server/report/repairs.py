@@ -84,8 +84,8 @@ def _delta(one: Repaired) -> Cell:
     if one.delta_auc is None:
         return Cell(DASH, why=reason(one.why))
     if one.delta_low is None or one.delta_high is None:
-        return Cell(signed(one.delta_auc))
-    places = precision_for(one.delta_low, one.delta_high)
+        return Cell(signed(one.delta_auc, places=3))
+    places = max(3, precision_for(one.delta_low, one.delta_high))
     reach = span(one.delta_low, one.delta_high, places=places)
     return Cell(signed(one.delta_auc, places=places), small=reach)
 

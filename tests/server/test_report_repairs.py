@@ -41,9 +41,9 @@ def test_repairs_stand_below_the_unrepaired_row(tmp_path: Path) -> None:
     body = [[" ".join(cell.split()) for cell in line] for line in page.tables["repairs", ""][1:]]
     assert body == [
         [SITES[0], "Unrepaired", ".81 .70–.90", "", "", ".170", ".50", "−.75", ""],
-        ["Intensity harmonised", ".84", "+.03 .01 to .05", ".004", ".150", "–", "–", ""],
+        ["Intensity harmonised", ".84", "+.031 .010 to .050", ".004", ".150", "–", "–", ""],
         ["Batch statistics adapted", "– the model has no batch normalisation"],
-        ["Prior recalibrated", ".81", ".00 .00 to .00", "1.000", ".160", "–", "–", ".55 observed .25"],
+        ["Prior recalibrated", ".81", ".000 .000 to .000", "1.000", ".160", "–", "–", ".55 observed .25"],
     ]
     assert "A repair is never used in the tables above" in html
     without, _ = read(tmp_path / "without", [])
