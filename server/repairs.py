@@ -5,7 +5,7 @@ from __future__ import annotations
 __all__ = ["Repaired", "model_shares", "no_looks", "repaired_rows"]
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 
 from common.config import Experiment, NoPrivacy
 from common.repair_orders import Repair
@@ -49,14 +49,11 @@ def repaired_rows(
     reference: Sequence[str],
 ) -> list[Repaired]:
     """A center's repairs as rows; `reference` stands with those that used it."""
-    names = {field.name for field in fields(Repaired)}
     found = []
     for one in told:
         aimed = tuple(reference) if one.repair in ("intensity", "amplitude") and one.brier is not None else ()
-        numbers = {name: value for name, value in asdict(one).items() if name in names}
-        found.append(
-            Repaired(protocol=protocol, seed=seed, site=site, trained_on=tuple(trained_on), reference=aimed, **numbers)
-        )
+        about = {"protocol": protocol, "seed": seed, "site": site, "trained_on": tuple(trained_on)}
+        found.append(Repaired(**about, reference=aimed, **asdict(one)))  # type: ignore[arg-type]
     return found
 
 
