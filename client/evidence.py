@@ -6,7 +6,7 @@ sums leave under masks alone (`client.sealing`). Shapes: N cases, K classes.
 
 from __future__ import annotations
 
-__all__ = ["histograms_of", "influence_of", "report_part", "stage_sums"]
+__all__ = ["histograms_of", "influence_of", "report_looks", "report_part", "stage_sums"]
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -14,7 +14,9 @@ from dataclasses import asdict, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from client.looks import lesion_margin, looks_of
 from client.measures import log_loss, measure_cases, permitted
+from client.repair import Crops
 from client.site import Site
 from common.bins import FIXED, bin_of
 from common.errors import BadInput
@@ -60,6 +62,19 @@ def report_part(site: Site, rows: Rows, scores: Scores, order: EvaluateOrder) ->
     )
 
 
+def report_looks(site: Site, rows: Rows, crops: Crops, order: EvaluateOrder) -> PartReport:
+    """How the crops (N, S, S) of the cases `rows` look; without it, and `why`, where the site's policy keeps that back.
+
+    A site that trains with privacy or not at all tells nothing about its patients outside the budget.
+    """
+    nothing = PartReport(*(None,) * 10, why="policy")
+    if "sums" not in site.policy.evaluation_sends or site.policy.privacy_required:
+        return nothing
+    smallest, margin = site.policy.smallest_group, lesion_margin(order.crop)
+    found = looks_of(crops, site.patients[rows], margin=margin, smallest=smallest)
+    return replace(nothing, looks=found, why=None if found else "suppressed")
+
+
 def _without_sums(report: PartReport, order: EvaluateOrder) -> PartReport:
     """The report of a site that keeps its sums: both classes of every histogram are suppressed."""
     bins = {"first-pass": [len(FIXED) + 1] * len(order.task.questions), "counts": [len(e) + 1 for e in order.edges]}
@@ -83,7 +98,7 @@ def stage_sums(site: Site, rows: Rows, scores: Scores, order: EvaluateOrder, *, 
         case "placements":
             influence, logistic = influence_of(task, *cases, placing=order.placing, smallest=smallest)
             return StageSums(influence=influence, logistic=logistic)
-        case "progress":
+        case "progress" | "looks":
             return StageSums()
 
 

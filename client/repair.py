@@ -13,6 +13,7 @@ __all__ = [
     "adapt_batch_statistics",
     "amplitude_sums",
     "gray_counts",
+    "gray_counts_by_image",
     "harmonise_amplitude",
     "harmonise_intensity",
     "recalibrate_prior",
@@ -36,13 +37,18 @@ Crops = NDArray[np.uint8]
 
 def gray_counts(crops: Crops, *, margin: float) -> GrayCounts:
     """Gray values of the tissue beside the lesions of crops (N, S, S), blank surrounds left out."""
-    counts = np.zeros(256, dtype=np.int64)
+    return GrayCounts(gray_counts_by_image(crops, margin=margin).sum(axis=0))
+
+
+def gray_counts_by_image(crops: Crops, *, margin: float) -> NDArray[np.int64]:
+    """The same for each of the crops alone, (N, 256)."""
+    counts = np.zeros((len(crops), 256), dtype=np.int64)
     blank = blank_edges(crops)
     for edges in np.unique(blank, axis=0):
         mask = tissue_mask(crops.shape[-1], margin=margin, blank=(edges[0], edges[1], edges[2], edges[3]))
-        some = crops[(blank == edges).all(axis=1)]
-        counts += np.bincount(some[:, mask].ravel(), minlength=256)
-    return GrayCounts(counts)
+        for row in np.flatnonzero((blank == edges).all(axis=1)):
+            counts[row] = np.bincount(crops[row][mask], minlength=256)
+    return counts
 
 
 def amplitude_sums(crops: Crops) -> AmplitudeSums:

@@ -24,7 +24,7 @@ from common.files import sha256_bytes
 from common.orders import EvaluateOrder, EvaluateReport, PartReport
 from common.sums_orders import Terms
 
-_SUMS = ("sums", "histograms", "influence", "logistic")
+_SUMS = ("sums", "histograms", "influence", "logistic", "looks")
 _LOG = "sent.jsonl"
 
 

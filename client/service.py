@@ -18,6 +18,7 @@ import functools
 import hmac
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,10 +32,12 @@ from common.errors import BadInput
 from common.files import write_atomic
 from common.orders import EvaluateOrder, EvaluateReport, Part, PartReport, SiteCard, TrainOrder, TrainReport
 from common.private_orders import CardOrder
+from common.repair_orders import Repair
 from common.update import Weights, difference, norm
 from common.weights import get_weights, set_weights
 
 if TYPE_CHECKING:
+    from client.repaired import Score
     from common.model import AttentionNet
 
 PARTS: tuple[Part, ...] = ("train", "val", "test")
@@ -154,7 +157,7 @@ def proximal_of(strategy: FedAvg | FedProx) -> float:
 
 def answer_evaluate(site: Site, order: EvaluateOrder, weights: Weights) -> EvaluateReport:
     """The site's own exact numbers, and what the order's stage asks for, for each part that was asked."""
-    from client.evidence import report_part
+    from client.evidence import report_looks
     from client.sent import log_report
 
     began = time.monotonic()
@@ -163,11 +166,49 @@ def answer_evaluate(site: Site, order: EvaluateOrder, weights: Weights) -> Evalu
     parts: dict[str, PartReport] = {}
     for name, splits in order.parts.items():
         rows = site.rows(*splits)
-        if len(rows):
-            parts[name] = report_part(site, rows, scores_of(site, rows, order, weights, part=name), order)
+        if len(rows) and order.stage == "looks":
+            parts[name] = report_looks(site, rows, site_crops(site, order.crop)[rows], order)
+        elif len(rows):
+            parts[name] = _report_scored(site, rows, order, weights, part=name)
     report = EvaluateReport(site=site.id, seconds=round(time.monotonic() - began, 3), parts=parts)
     log_report(site, order, report)
     return report
+
+
+def _report_scored(site: Site, rows: np.ndarray, order: EvaluateOrder, weights: Weights, *, part: str) -> PartReport:
+    from client.evidence import report_part
+
+    scores = scores_of(site, rows, order, weights, part=part)
+    report = report_part(site, rows, scores, order)
+    if order.repair is None or report.n_images is None:
+        return report
+    return replace(report, repairs=_repairs(site, rows, scores, order, weights))
+
+
+def _repairs(
+    site: Site, rows: np.ndarray, scores: np.ndarray, order: EvaluateOrder, weights: Weights
+) -> tuple[Repair, ...]:
+    """The cases after each repair; numbers about fewer patients than the site's policy lets out are None."""
+    from client.repaired import CenterCases, repairs_of
+
+    assert order.repair is not None
+    cases = CenterCases(
+        site_crops(site, order.crop)[rows],
+        scores,
+        site.labels[rows],
+        site.patients[rows],
+        site.task.positive_index,
+        site.policy.smallest_group,
+    )
+    return repairs_of(cases, model_of(order, weights), order.repair, crop=order.crop, score=_scorer(order))
+
+
+def _scorer(order: EvaluateOrder) -> Score:
+    """How the order wants cases scored."""
+    from client.evaluation import score
+
+    how = order.evaluation
+    return functools.partial(score, flip=how.flip, zooms=how.zooms, precision=order.training.precision)
 
 
 def scores_of(site: Site, rows: np.ndarray, order: EvaluateOrder, weights: Weights, *, part: str) -> np.ndarray:
@@ -188,15 +229,7 @@ def scores_of(site: Site, rows: np.ndarray, order: EvaluateOrder, weights: Weigh
 
 
 def _scored(site: Site, rows: np.ndarray, order: EvaluateOrder, weights: Weights) -> np.ndarray:
-    from client.evaluation import score
-
-    return score(
-        model_of(order, weights),
-        site_crops(site, order.crop)[rows],
-        flip=order.evaluation.flip,
-        zooms=order.evaluation.zooms,
-        precision=order.training.precision,
-    )
+    return _scorer(order)(model_of(order, weights), site_crops(site, order.crop)[rows])
 
 
 def site_crops(site: Site, crop: Crop) -> np.ndarray:

@@ -309,7 +309,8 @@ class Evaluation:
     `zooms`: and over the crop magnified by these factors;
     `draws`: bootstrap draws of a contrast; `looks`: how often held-out results of these data were seen before, which the
     report prints; `secure`: what is summed over sites is summed under masks, so that the server sees totals alone (three
-    training sites or more).
+    training sites or more);
+    `repair`: what centers that did not train can mend without labels is measured beside the results, never instead of them.
     """
 
     every: Positive = 1
@@ -320,6 +321,7 @@ class Evaluation:
     draws: Positive = 2000
     looks: Annotated[int, Field(ge=0)] = 0
     secure: bool = False
+    repair: bool = True
 
 
 @checked(frozen=True, config=_STRICT)

@@ -5,7 +5,7 @@ Shapes: S pixels a side.
 
 from __future__ import annotations
 
-__all__ = ["AmplitudeSums", "GrayCounts", "amplitude_gain", "gray_curve"]
+__all__ = ["AmplitudeSums", "GrayCounts", "amplitude_gain", "gray_curve", "low_frequencies"]
 
 from dataclasses import dataclass
 
@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 _LEVELS = np.arange(256, dtype=np.float64)
+BAND = 0.1
+"""Up to how many cycles a pixel amplitudes are harmonised."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +70,12 @@ def _quantiles(counts: NDArray[np.int64], at: Floats) -> Floats:
     return np.asarray(np.interp(at, cumulative[rising], (np.arange(257) - 0.5)[rising]), dtype=np.float64)
 
 
-def amplitude_gain(own: AmplitudeSums, reference: AmplitudeSums, *, band: float = 0.1) -> Floats:
+def low_frequencies(size: int, *, band: float = BAND) -> NDArray[np.bool_]:
+    """Which places of a picture's half Fourier transform, (S, S // 2 + 1), are harmonised."""
+    return np.asarray(np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None]) <= band)
+
+
+def amplitude_gain(own: AmplitudeSums, reference: AmplitudeSums, *, band: float = BAND) -> Floats:
     """What to multiply a picture's Fourier transform with, (S, S // 2 + 1): reference over own up to `band` cycles a pixel.
 
     It is 1 above, between 1/4 and 4 below. Phases stay, so does what tells a center's pictures apart: after Yang and
@@ -77,6 +84,4 @@ def amplitude_gain(own: AmplitudeSums, reference: AmplitudeSums, *, band: float 
     if not own.images or not reference.images:
         return np.ones_like(own.total)
     ratio = (reference.total / reference.images) / np.maximum(own.total / own.images, 1e-9)
-    size = own.total.shape[0]
-    low = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None]) <= band
-    return np.where(low, np.clip(ratio, 0.25, 4.0), 1.0)
+    return np.where(low_frequencies(own.total.shape[0], band=band), np.clip(ratio, 0.25, 4.0), 1.0)

@@ -24,12 +24,13 @@ from common.config import Crop, Evaluation, FedAvg, FedProx, Model, Training
 from common.influence import Others
 from common.logistic import Start
 from common.private_orders import PrivateOrder, PrivateReport
+from common.repair_orders import LooksSums, Repair, RepairOrder
 from common.tasks import Task
 
 _STRICT = ConfigDict(extra="forbid")
 
 Part = Literal["train", "val", "test"]
-Stage = Literal["progress", "first-pass", "counts", "placements"]
+Stage = Literal["progress", "first-pass", "counts", "placements", "looks"]
 
 
 @checked(frozen=True, config=_STRICT)
@@ -108,7 +109,8 @@ class EvaluateOrder:
 
     A `stage` asks for more than the site's own numbers, for each of the task's questions (`Task.questions`): the first
     pass for histograms over the fixed grid; `counts` for sums, and histograms between `edges`; `placements` for influence
-    and calibration sums as `placing` says (None: the site is not in this question).
+    and calibration sums as `placing` says (None: the site is not in this question). `looks` asks how the parts' crops look,
+    and for nothing else: no case is scored. With `repair` the site mends its pictures and answers by it, beside the rest.
     """
 
     run: str
@@ -124,6 +126,7 @@ class EvaluateOrder:
     stage: Stage = "progress"
     edges: tuple[tuple[float, ...], ...] = ()
     placing: tuple[Placing | None, ...] = ()
+    repair: RepairOrder | None = None
 
 
 @checked(frozen=True, config=_STRICT)
@@ -134,6 +137,7 @@ class PartReport:
     part without cases is not in the report at all. `sums` is an `EvaluationSums`, `histograms` and `influence` hold a
     `ScoreHistogram` and `InfluenceSums` for each question, `logistic` is a `LogisticSums`, each as its `to_json` writes it.
     In a secure evaluation these four are not in the report: they leave the site only under masks (`common.masks`).
+    `looks` answers the stage of that name; `repairs` the order to mend, and is empty where the site's numbers stay there.
     """
 
     n_images: int | None
@@ -151,6 +155,8 @@ class PartReport:
     histograms: tuple[dict[str, Any], ...] = ()
     influence: tuple[dict[str, Any] | None, ...] = ()
     logistic: dict[str, Any] | None = None
+    looks: LooksSums | None = None
+    repairs: tuple[Repair, ...] = ()
 
 
 @checked(frozen=True, config=_STRICT)

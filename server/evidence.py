@@ -56,10 +56,13 @@ class Together:
 
 @dataclass(frozen=True)
 class FirstPass:
-    """What the first pass settles: the locked threshold (None without positives), and each question's edges."""
+    """What the first pass settles: the locked threshold (None without positives), each question's edges, and the `shares`
+    of classes, in their order (empty where a class is not there, or was kept back).
+    """
 
     threshold: float | None
     edges: tuple[tuple[float, ...], ...]
+    shares: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -133,15 +136,23 @@ def agree(
 
     The threshold finds `sensitivity` of the positives, to one cell below.
     """
-    threshold, edges = None, []
+    threshold, edges, counted = None, [], []
     for number, k in enumerate(questions):
         found = question_of({site: told[number] for site, told in histograms.items()}, FIXED)
         if k == positive_index:
             threshold = found.pool.threshold_at(sensitivity)
+        counted.append([float(cases.sum()) for cases in (found.pool.negatives, found.pool.positives)])
         cases = sum((found.pool.positives.sum(axis=0), found.pool.negatives.sum(axis=0)), np.zeros(len(FIXED) + 1))
         inner = quantile_edges(cases, bins) if found.sites else equal_edges(bins)
         edges.append(tuple(inner.tolist()))
-    return FirstPass(threshold, tuple(edges))
+    return FirstPass(threshold, tuple(edges), _shares(counted, positive_index))
+
+
+def _shares(counted: Sequence[Sequence[float]], positive_index: int) -> tuple[float, ...]:
+    """From each question's cases of the other classes and of its own."""
+    several = len(counted) > 1
+    images = [own for _, own in counted] if several else [counted[0][int(k == positive_index)] for k in (0, 1)]
+    return tuple(number / sum(images) for number in images) if min(images) > 0 else ()
 
 
 def question_of(histograms: Mapping[str, ScoreHistogram], edges: Sequence[float] | np.ndarray) -> Question:

@@ -20,11 +20,13 @@ from common.orders import Part, PartReport
 from common.provenance import provenance
 from common.update import Weights
 from server.budget import sample_gradients
-from server.evidence import Together, columns
+from server.evidence import Together, columns, parts_of
+from server.looks import ask_looks
 from server.pooled_in_clear import InClear
 from server.pooled_under_masks import UnderMasks
 from server.private_rounds import is_private, private_samples
 from server.records import Records, read_records
+from server.repairs import Repaired, repaired_rows
 from server.results import Row, write_results
 from server.rounds import Evaluated, Federation, Outcome, Roster, evaluate_order, training_sizes
 from server.spending import spending
@@ -51,12 +53,21 @@ def evaluate_finally(
     val = evaluate_order(experiment, {"val": ("val",)}, run=run, round_number=last)
     first, failures = pooling.first_pass(val, roster.train)
     own = pooling.counting(evaluate_order(experiment, {"test": ("test",)}, run=run, round_number=last), first)
-    orders = dict.fromkeys(roster.held_out, replace(own, parts={"test": _EVERY}))
+    mending = None
+    if experiment.evaluation.repair and roster.held_out:
+        mending = ask_looks(federation, experiment, val, tuple(roster.train), val=first.shares)
+    held_out = replace(own, parts={"test": _EVERY}, repair=mending.order if mending else None)
+    orders = dict.fromkeys(roster.held_out, held_out)
     if experiment.protocol == "in-federation":
         orders |= dict.fromkeys(roster.train, own)
     evaluated = federation.evaluate(last, orders, outcome.weights)
     together = pooling.together(own, evaluated, roster.train)
-    failures = {**failures, **evaluated.failures, **(together.failures if together else {})}
+    failures = {
+        **failures,
+        **(mending.failures if mending else {}),
+        **evaluated.failures,
+        **(together.failures if together else {}),
+    }
     for site, why in sorted(failures.items()):
         records.add("failure", run=run, round=last, site=site, why=why)
     rows = _rows(evaluated, roster, experiment, first.threshold)
@@ -81,6 +92,7 @@ def evaluate_finally(
         ),
         rows=rows,
         contrasts=[],
+        repairs=_repairs(evaluated, roster, experiment, mending.reference) if mending else (),
         privacy=spending(read_records(records.path), experiment),
     )
 
@@ -102,6 +114,25 @@ def _rows(evaluated: Evaluated, roster: Roster, experiment: Experiment, threshol
             else _row_without_cases(site, experiment, trained_on, held_out, threshold)
         )
     return rows
+
+
+def _repairs(
+    evaluated: Evaluated, roster: Roster, experiment: Experiment, reference: tuple[str, ...]
+) -> list[Repaired]:
+    """What the held-out centers told of repairs, by site id."""
+    return [
+        row
+        for site, part in parts_of(evaluated, "test").items()
+        if site in roster.held_out
+        for row in repaired_rows(
+            part.repairs,
+            protocol=experiment.protocol,
+            seed=experiment.seed,
+            site=site,
+            trained_on=sorted(roster.train),
+            reference=reference,
+        )
+    ]
 
 
 def _row(

@@ -13,6 +13,7 @@ from common.files import write_json
 from common.pooled import NetBenefit
 from common.provenance import Provenance
 from server.centers import across_centers
+from server.repairs import Repaired
 from server.spending import Spending
 
 
@@ -72,10 +73,11 @@ def write_results(
     contrasts: Sequence[Any],
     shift: Sequence[Any] = (),
     subgroups: Sequence[Any] = (),
+    repairs: Sequence[Repaired] = (),
     privacy: Spending | None = None,
 ) -> Path:
-    """Write RUN/results.json, atomically. `shift` (the cards of centers), `privacy` (what it cost) and
-    `provenance.artificial_sites` stand in it only where there are such.
+    """Write RUN/results.json, atomically. `shift` (the cards of centers), `repairs` (without labels, beside the
+    rows), `privacy` (what it cost) and `provenance.artificial_sites` stand in it only where there are such.
     """
     path = run / "results.json"
     document = {
@@ -89,6 +91,8 @@ def write_results(
     }
     if shift:
         document["shift"] = [asdict(card) for card in shift]
+    if repairs:
+        document["repairs"] = [asdict(repair) for repair in repairs]
     if privacy is not None:
         document["privacy"] = asdict(privacy)
     write_json(path, document)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from common.shift import DESCRIPTORS, ShiftReference, ShiftSums
+from server.repairs import Repaired
 from server.shift import AXES, Comparison, compare_centers
 from server.shift_features import Classifier, Frechet, classify, frechet_distance
 
@@ -76,11 +77,23 @@ def make_cards(
     positive: int = 1,
     against: Sequence[str] | None = None,
     performance: Mapping[str, Performance] | None = None,
+    repairs: Sequence[Repaired] = (),
 ) -> tuple[ShiftCard, ...]:
-    """The panel's cards in the order of site ids; `positive` is the class whose share the sentences tell."""
+    """The panel's cards in the order of site ids; `positive` is the class whose share the sentences tell.
+
+    Where a card advises a repair without labels, it says what `repairs` measured of it at the center.
+    """
     found = compare_centers(sites, reference, rng=rng, against=against)
     return tuple(
-        _card(found[name], sites, reference, rng, positive, (performance or {}).get(name, Performance()))
+        _card(
+            found[name],
+            sites,
+            reference,
+            rng,
+            positive,
+            (performance or {}).get(name, Performance()),
+            [one for one in repairs if one.site == name],
+        )
         for name in sorted(found)
     )
 
@@ -92,6 +105,7 @@ def _card(
     rng: np.random.Generator,
     positive: int,
     performance: Performance,
+    repairs: Sequence[Repaired],
 ) -> ShiftCard:
     site, where = sites[found.site], reference.coordinates
     others = {name: sites[name] for name in found.against}
@@ -117,7 +131,7 @@ def _card(
         how_far=_how_far(found, classifier),
         along_what=_along_what(found, along, float(shares[positive]), float(elsewhere[positive])),
         what_it_did=_what_it_did(performance),
-        what_to_do=_WHAT_TO_DO[found.verdict],
+        what_to_do=f"{_WHAT_TO_DO[found.verdict]}{_measured(found.verdict, repairs, positive)}",
     )
 
 
@@ -167,9 +181,9 @@ def _what_it_did(performance: Performance) -> str:
     return f"{told}; calibration slope {_plain(slope)} (1 is right), intercept {_plain(intercept)} (0 is right)."
 
 
-def _plain(value: float) -> str:
-    """Two decimals, `.71`, `1.20`, `−.40`."""
-    text = f"{abs(value):.2f}"
+def _plain(value: float, *, places: int = 2) -> str:
+    """Two decimals or `places`, `.71`, `1.20`, `−.40`."""
+    text = f"{abs(value):.{places}f}"
     return ("−" if value < 0 and float(text) else "") + text.removeprefix("0")
 
 
@@ -182,6 +196,36 @@ _WHAT_TO_DO = {
     "mends this.",
     "none": "Nothing for shift; a small shift may still be there where patients are few.",
 }
+
+
+_REPAIRS = {"acquisition": ("intensity", "amplitude"), "prevalence": ("prior",)}
+
+
+def _measured(verdict: str, repairs: Sequence[Repaired], positive: int) -> str:
+    """What the advised repairs gave here, with a space before it; empty where none was measured."""
+    unrepaired = next((one for one in repairs if one.repair == "none"), None)
+    advised = [one for one in repairs if one.repair in _REPAIRS.get(verdict, ())]
+    told = [found for one in advised if (found := _gave(one, unrepaired, positive))]
+    return f" Measured here: {_listed(told)}." if told else ""
+
+
+def _gave(one: Repaired, unrepaired: Repaired | None, positive: int) -> str:
+    if one.repair == "prior":
+        return _recalibrated(one, unrepaired, positive)
+    if one.delta_auc is None:
+        return ""
+    reach = ""
+    if one.delta_low is not None and one.delta_high is not None:
+        reach = f" ({_plain(one.delta_low, places=3)} to {_plain(one.delta_high, places=3)})"
+    return f"{one.repair} harmonisation changes AUC by {_plain(one.delta_auc, places=3)}{reach}"
+
+
+def _recalibrated(one: Repaired, unrepaired: Repaired | None, positive: int) -> str:
+    was = unrepaired.calibration_intercept if unrepaired else None
+    if one.prior is None or one.calibration_intercept is None or was is None:
+        return ""
+    moved = f"{_plain(was)} to {_plain(one.calibration_intercept)}"
+    return f"the answers imply that {one.prior[positive]:.0%} are positive; recalibration to it moves the intercept from {moved}"
 
 
 def _listed(names: Sequence[str]) -> str:

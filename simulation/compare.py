@@ -31,6 +31,7 @@ from server.spending import spending
 from simulation.evidence import assemble
 from simulation.pictures import draw_pictures
 from simulation.plan import ModelPlan, plan_models
+from simulation.repairs import repairs
 from simulation.shift import shift_cards
 from simulation.sources import open_sites
 from simulation.workers import train_all
@@ -60,6 +61,7 @@ def compare(experiment: Experiment, run: Path, *, insecure_demo: bool = False) -
         )
         evidence = assemble(run, plans, experiment, sites)
         draw_pictures(run, plans, experiment, sites)
+        mended = repairs(run, plans, experiment, sites)
         write_results(
             run,
             config=tomllib.loads(text.decode()),
@@ -67,8 +69,9 @@ def compare(experiment: Experiment, run: Path, *, insecure_demo: bool = False) -
             provenance=about,
             rows=evidence.rows,
             contrasts=evidence.contrasts,
-            shift=shift_cards(run, plans, experiment, sites, evidence.rows),
+            shift=shift_cards(run, plans, experiment, sites, evidence.rows, repairs=mended),
             subgroups=evidence.subgroups,
+            repairs=mended,
             privacy=spending(read_records(run / "records.jsonl"), experiment),
         )
         write_model_card(run)

@@ -15,6 +15,7 @@ import numpy as np
 
 from client.descriptors import describe
 from client.features import pooled_features
+from client.looks import lesion_margin
 from client.service import site_crops
 from client.shift import TOO_FEW, Patients, patients_of, shift_moments, shift_sums
 from client.site import Site
@@ -22,6 +23,7 @@ from common.config import Experiment
 from common.model import build_model
 from common.randomness import derive
 from common.weights import load, set_weights
+from server.repairs import Repaired
 from server.results import Row
 from server.run import MODEL
 from server.shift import make_reference
@@ -30,20 +32,34 @@ from simulation.plan import IN_FEDERATION, LEAVE_ONE_OUT, ModelPlan
 
 
 def shift_cards(
-    run: Path, plans: Sequence[ModelPlan], experiment: Experiment, sites: Mapping[str, Site], rows: Sequence[Row]
+    run: Path,
+    plans: Sequence[ModelPlan],
+    experiment: Experiment,
+    sites: Mapping[str, Site],
+    rows: Sequence[Row],
+    *,
+    repairs: Sequence[Repaired] = (),
 ) -> tuple[ShiftCard, ...]:
-    """One card for each center, in the order of site ids; none where no federated model is shared by all."""
+    """One card for each center, in the order of site ids; none where no federated model is shared by all.
+
+    `repairs`: what was measured of them; the cards' advice names it.
+    """
     plan = next(
         (p for p in plans if (p.arm, p.protocol, p.seed) == ("federated", IN_FEDERATION, experiment.seed)), None
     )
     if plan is None:
         return ()
     patients = {name: _patients(run, plan, experiment, site) for name, site in sorted(sites.items())}
-    return cards_of(patients, experiment, sites, rows)
+    return cards_of(patients, experiment, sites, rows, repairs=repairs)
 
 
 def cards_of(
-    patients: Mapping[str, Patients], experiment: Experiment, sites: Mapping[str, Site], rows: Sequence[Row]
+    patients: Mapping[str, Patients],
+    experiment: Experiment,
+    sites: Mapping[str, Site],
+    rows: Sequence[Row],
+    *,
+    repairs: Sequence[Repaired] = (),
 ) -> tuple[ShiftCard, ...]:
     """The cards from the centers' patients, in the order of `patients`."""
     task = experiment.task
@@ -67,6 +83,7 @@ def cards_of(
         positive=task.positive_index,
         against=trainers,
         performance={name: _performance(name, rows) for name in sums},
+        repairs=repairs,
     )
     return tuple((bare | {card.site: card for card in cards}).values())
 
@@ -80,9 +97,8 @@ def _patients(run: Path, plan: ModelPlan, experiment: Experiment, site: Site) ->
     if experiment.training.precision == "float64":
         model.double()
     set_weights(model, load(run / "models" / plan.name / MODEL))
-    margin = experiment.crop.margin if experiment.crop.region == "lesion" else 0.0
     return patients_of(
-        describe(crops, margin=margin),
+        describe(crops, margin=lesion_margin(experiment.crop)),
         pooled_features(model, crops, precision=experiment.training.precision, seed=experiment.seed),
         labels=site.labels[rows],
         patients=site.patients[rows],

@@ -10,9 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from common.files import read_json
 from tests.experiments import COMPARISON, write_experiment, write_uneven_sites
+
+settings.register_profile("busy", deadline=None)  # seconds say nothing on a machine that others use too
+settings.load_profile("busy")
 
 
 @pytest.fixture(scope="session", autouse=True)

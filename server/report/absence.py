@@ -26,6 +26,8 @@ def absences(run: Run, *, files_absent: int, learning: bool, pictures: bool) -> 
         notes.append("No contrast between arms was computed.")
     if not run.shift:
         notes.append("There are no shift cards: no sums about the centers' images were compared.")
+    if not run.repairs:
+        notes.append("Repair without labels was not measured: it is not asked for, or no center is unseen.")
     if not run.subgroups:
         notes.append("There are no results by group of patients: no covariate makes groups, or only sums were sent.")
     if files_absent:

@@ -238,6 +238,46 @@ GLOSSARY = {
         "What differs at 5 %, one error rate for all centers and causes: of panels without any shift, one in twenty names "
         "one. The center that differs most is taken out before the others are judged.",
     ),
+    "repair": Term(
+        "Repair without labels",
+        "What a center that did not train could change by itself before the model is used there, without a single label; "
+        "labels were used only to judge it. One model (the first seed). It stands beside the unrepaired result, is in no "
+        "other table, and choosing the best of them by these numbers would be choosing on the test.",
+    ),
+    "unrepaired": Term(
+        "Unrepaired",
+        "The model's answers as they are: the same numbers as in the tables above, for this one seed.",
+    ),
+    "intensity_repair": Term(
+        "Intensity harmonised",
+        "One increasing gray curve for all of the center's pictures gives the tissue beside its lesions the training "
+        "centers' gray levels, which these tell as counts of pixels.",
+    ),
+    "amplitude_repair": Term(
+        "Amplitude harmonised",
+        "The center's mean amplitudes at low spatial frequencies become the training centers'; phases stay. After Yang "
+        "and Soatto 2020.",
+    ),
+    "batch_repair": Term(
+        "Batch statistics adapted",
+        "The means and variances of the model's batch normalisation are those of the center's own pictures; weights stay. "
+        "Li et al. 2016. Only for models that have such layers.",
+    ),
+    "prior_repair": Term(
+        "Prior recalibrated",
+        "Probabilities are carried to the prevalence that the answers themselves imply, by expectation maximisation "
+        "(Saerens et al. 2002). It mends calibration where prevalence alone differs; with two classes no AUC moves.",
+    ),
+    "implied_prior": Term(
+        "Implied prevalence",
+        "The share of the positive class that the answers imply without labels; under it the share that was observed, "
+        "counted by image.",
+    ),
+    "repair_delta": Term(
+        "Change of AUC",
+        "AUC after the repair less the unrepaired one, with the 95 % interval and p of the paired test of both on the same "
+        "patients (DeLong et al. 1988; Obuchowski 1997). Not corrected for the number of repairs.",
+    ),
     "subgroup": Term(
         "Group of patients",
         "Patients of a center with one value of a covariate; numbers are cut at the center's median. A group of fewer "

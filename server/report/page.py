@@ -25,6 +25,7 @@ from server.report.numbers import count, duration
 from server.report.pictures import galleries
 from server.report.privacy import privacy_section
 from server.report.reading import IN_FEDERATION, LEAVE_ONE_OUT, Run
+from server.report.repairs import repair_rows
 from server.report.sentence import answer, lead_arm, lead_protocol, reservations
 from server.report.subgroups import subgroup_table
 from server.report.sums import sums_rows
@@ -63,6 +64,7 @@ def _context(run: Run) -> dict[str, Any]:
         "across": across_rows(run),
         "sums": sums_rows(run),
         "cards": cards(run),
+        "repairs": repair_rows(run),
         "checklist": checklist(run),
         "subgroups": subgroup_table(run),
         "matrix": matrix if len(matrix) > 1 else [],

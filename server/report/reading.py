@@ -41,6 +41,7 @@ from pydantic.dataclasses import dataclass as checked
 from common.errors import BadInput
 from common.files import read_json
 from server.centers import Meta, across_centers
+from server.repairs import Repaired
 from server.shift_card import ShiftCard
 
 ALL = "all"
@@ -202,6 +203,7 @@ class _Results:
     meta: tuple[Meta, ...] | None = None
     subgroups: tuple[Subgroup, ...] = ()
     shift: tuple[ShiftCard, ...] = ()
+    repairs: tuple[Repaired, ...] = ()
     budget: Budget = field(default_factory=Budget)
     provenance: Provenance = field(default_factory=Provenance)
     privacy: PrivacySpent | None = None
@@ -270,6 +272,7 @@ class Run:
     models: tuple[TrainedModel, ...]
     appearances: tuple[Appearance, ...]
     missing: tuple[str, ...]
+    repairs: tuple[Repaired, ...] = ()
     privacy: PrivacySpent | None = None
     ledgers: Mapping[tuple[str, str], Ledger] = field(default_factory=dict)
 
@@ -336,6 +339,7 @@ def read_run(folder: Path) -> Run:
         models=tuple(_of_kind(TrainedModel, "model", events)),
         appearances=tuple({a.site: a for a in _of_kind(Appearance, "appearance", events)}.values()),
         missing=tuple(missing),
+        repairs=results.repairs,
         privacy=results.privacy,
         ledgers={(e.run, e.site): e.privacy for e in _of_kind(_Private, "train", events) if e.privacy},
     )

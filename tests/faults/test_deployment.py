@@ -58,7 +58,7 @@ def test_a_run_that_nobody_joins_fails_within_its_deadline(deployment: Deploymen
 
 def test_a_deployment_gives_the_weights_of_the_in_process_grid(clients: Deployment) -> None:
     near, far = clients.base / "near", clients.base / "far"
-    about = experiment(NAMES)
+    about = replace(experiment(NAMES), held_out=("gamma",))
     prepare_run(near, about, initial_weights(about))
     prepare_run(far, about, initial_weights(about))
     run_in_process(near, [clients.base / "sites" / name for name in NAMES])
@@ -66,8 +66,10 @@ def test_a_deployment_gives_the_weights_of_the_in_process_grid(clients: Deployme
 
     assert fingerprint(load(far / MODEL)) == fingerprint(load(near / MODEL))
     assert fingerprint(load(far / MODEL)) != fingerprint(initial_weights(about))
-    rows = [read_json(folder / "results.json")["rows"] for folder in (near, far)]
-    assert rows[0] == rows[1]
+    told = [read_json(folder / "results.json") for folder in (near, far)]
+    assert told[0]["rows"] == told[1]["rows"]
+    assert told[0]["repairs"] == told[1]["repairs"]
+    assert {row["site"] for row in told[1]["repairs"]} == {"gamma"}
 
 
 @pytest.mark.prove

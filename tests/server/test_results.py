@@ -65,7 +65,17 @@ def test_a_folder_without_results(tmp_path: Path) -> None:
 
 def test_a_comparisons_document_is_complete(compared: Compared) -> None:
     document = compared.results
-    assert document.keys() == {"config", "budget", "provenance", "rows", "contrasts", "meta", "subgroups", "shift"}
+    assert document.keys() == {
+        "config",
+        "budget",
+        "provenance",
+        "rows",
+        "contrasts",
+        "meta",
+        "subgroups",
+        "shift",
+        "repairs",
+    }
     assert document["provenance"].keys() == {*("commit", "dirty", "versions", "processor", "device", "threads", "data")}
     assert set(document["provenance"]["data"]) == {"ash", "birch", "cedar", "yew"}
     assert all(entry.keys() >= CONTRACT for entry in document["rows"])

@@ -10,6 +10,7 @@ from scipy import linalg, stats
 
 from client.shift import Patients
 from common.shift import DESCRIPTORS, ShiftSums
+from server.repairs import Repaired
 from server.shift import compare_centers
 from server.shift_card import Performance, make_cards
 from server.shift_features import classify, frechet_distance
@@ -169,3 +170,21 @@ def test_a_card_says_it_in_four_sentences_and_goes_to_json() -> None:
     assert "cannot be told from" in other.how_far
     assert "not known" in other.what_it_did
     assert json.loads(json.dumps(odd.to_json()))["performance"]["auc"] == 0.71
+
+
+def test_a_card_names_what_the_advised_repair_gave() -> None:
+    rng = np.random.default_rng(9)
+    sums, reference = sums_of(panel(seen=1.5), rng)
+    about = {"protocol": "leave-one-center-out", "seed": 0, "trained_on": ("site-0",)}
+    measured = [
+        Repaired(site="odd", repair="none", auc=0.71, calibration_intercept=-0.4, **about),
+        Repaired(site="odd", repair="intensity", delta_auc=0.0312, delta_low=0.01, delta_high=0.05, **about),
+        Repaired(site="odd", repair="amplitude", why="no-reference", **about),
+        Repaired(site="odd", repair="prior", prior=(0.3, 0.7), calibration_intercept=-0.1, **about),
+    ]
+    cards = {card.site: card for card in make_cards(sums, reference, rng=rng, repairs=measured)}
+    assert cards["odd"].verdict == "acquisition"
+    assert cards["odd"].what_to_do.endswith(
+        "Measured here: intensity harmonisation changes AUC by .031 (.010 to .050)."
+    )
+    assert "Measured" not in cards["site-0"].what_to_do

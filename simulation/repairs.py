@@ -1,0 +1,103 @@
+"""Repair without labels at each center that a federated model never saw: the same code of client and server.
+
+Models are those of the first seed. A training site's looks heed its own policy, as in a deployment; the numbers are exact.
+"""
+
+from __future__ import annotations
+
+__all__ = ["repairs"]
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from client.evaluation import score
+from client.looks import lesion_margin, looks_of
+from client.repaired import CenterCases, repairs_of
+from client.service import site_crops
+from client.site import Site
+from common.config import Experiment
+from common.model import AttentionNet, build_model
+from common.orders import Part
+from common.repair_orders import LooksSums, RepairOrder
+from common.weights import load, set_weights
+from server.repairs import Repaired, model_shares, no_looks, repaired_rows
+from server.run import MODEL
+from simulation.models import read_scores
+from simulation.plan import IN_FEDERATION, LEAVE_ONE_OUT, ModelPlan
+
+Looks = Callable[[str, tuple[Part, ...]], LooksSums | None]
+
+
+def repairs(
+    run: Path, plans: Sequence[ModelPlan], experiment: Experiment, sites: Mapping[str, Site]
+) -> tuple[Repaired, ...]:
+    """Rows by protocol and center; none where the experiment asks for none, or no center is unseen."""
+    if not experiment.evaluation.repair:
+        return ()
+
+    @functools.cache
+    def looks(name: str, parts: tuple[Part, ...]) -> LooksSums | None:
+        site = sites[name]
+        rows, smallest = site.rows(*parts), site.policy.smallest_group
+        crops = site_crops(site, experiment.crop)[rows]
+        return looks_of(crops, site.patients[rows], margin=lesion_margin(experiment.crop), smallest=smallest)
+
+    first = [plan for plan in plans if (plan.arm, plan.seed) == ("federated", experiment.seed)]
+    ordered = sorted(first, key=lambda p: (p.protocol != LEAVE_ONE_OUT, p.held_out or ""))
+    return tuple(row for plan in ordered for row in _of_model(run, plan, experiment, sites, looks))
+
+
+def _of_model(
+    run: Path, plan: ModelPlan, experiment: Experiment, sites: Mapping[str, Site], looks: Looks
+) -> list[Repaired]:
+    """Under leave-one-center-out the center that was left out, else the sites whose role is held-out."""
+    watched = [name for name, site in sites.items() if site.role == "held-out"]
+    centers = [plan.held_out] if plan.held_out is not None else sorted(watched)
+    if not centers:
+        return []
+    order, reference = _order(plan, experiment, sites, looks)
+    model, found = _model(run, plan, experiment), []
+    for name in centers:
+        site, crops = sites[name], site_crops(sites[name], experiment.crop)[:]
+        scores, index = read_scores(run, plan, name), experiment.task.positive_index
+        cases = CenterCases(crops, scores, site.labels, site.patients, index)
+        told = repairs_of(cases, model, order, crop=experiment.crop, score=_scored(experiment))
+        found += repaired_rows(
+            told,
+            protocol=plan.protocol,
+            seed=plan.seed,
+            site=name,
+            trained_on=plan.trained_on,
+            reference=reference,
+        )
+    return found
+
+
+def _order(
+    plan: ModelPlan, experiment: Experiment, sites: Mapping[str, Site], looks: Looks
+) -> tuple[RepairOrder, tuple[str, ...]]:
+    """What a server would order of a center, and whose looks are in it."""
+    parts: tuple[Part, ...] = ("train",) if plan.protocol == IN_FEDERATION else ("train", "test")
+    why = no_looks(experiment)
+    known = {} if why else {name: found for name in sorted(plan.trained_on) if (found := looks(name, parts))}
+    total = functools.reduce(LooksSums.__add__, known.values()) if known else None
+    labels = np.concatenate([sites[name].labels[sites[name].rows("val")] for name in plan.trained_on])
+    val = np.bincount(labels, minlength=len(experiment.task.classes)) / max(len(labels), 1)
+    return RepairOrder(looks=total, looks_why=why, shares=model_shares(experiment, val.tolist())), tuple(known)
+
+
+def _model(run: Path, plan: ModelPlan, experiment: Experiment) -> AttentionNet:
+    task = experiment.task
+    model = build_model(experiment.model, task=task.name, classes=len(task.classes), seed=0)
+    if experiment.training.precision == "float64":
+        model.double()
+    set_weights(model, load(run / "models" / plan.name / MODEL))
+    return model
+
+
+def _scored(experiment: Experiment) -> Callable[[AttentionNet, np.ndarray], np.ndarray]:
+    how = experiment.evaluation
+    return functools.partial(score, flip=how.flip, zooms=how.zooms, precision=experiment.training.precision)
