@@ -6,7 +6,9 @@
 After the article on SMC-LUD (Sci Data 13:649, 2026). Each part is the identity where its last layer is
 zero, as `build_model` draws it: the gate is 1, the context adds 0, the map is 1/2 everywhere, and pooling is averaging.
 
-Shapes: B images, C channels, H × W positions.
+Sums run with the channels last, as the features lie in memory where time matters.
+
+Shapes: B images, C channels, H × W positions, P = H · W.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ class ChannelBranch(nn.Module):
 
     def forward(self, features_BCHW: Tensor) -> Tensor:
         """The features with their channels scaled."""
-        pooled_2BC = torch.cat([features_BCHW.mean((2, 3)), features_BCHW.amax((2, 3))])
+        features_BPC = features_BCHW.permute(0, 2, 3, 1).flatten(1, 2)
+        pooled_2BC = torch.cat([features_BPC.mean(1), features_BPC.amax(1)])
         mean_BC, maximum_BC = self.excite(torch.relu(self.squeeze(pooled_2BC))).chunk(2)
         gate_BC = 2 * torch.sigmoid(mean_BC + maximum_BC)
         return features_BCHW * gate_BC[:, :, None, None]
@@ -51,10 +54,11 @@ class ContextBranch(nn.Module):
 
     def forward(self, features_BCHW: Tensor) -> Tensor:
         """What to add to the features."""
-        reduced_BIHW = torch.relu(self.reduce(features_BCHW))
+        reduced_BIHW = torch.relu(self.reduce(features_BCHW)).to(self.expand.weight.dtype)
         seen_BIHW = reduced_BIHW
-        for filter_at_distance in self.around:
-            seen_BIHW = seen_BIHW + filter_at_distance(reduced_BIHW)
+        with torch.autocast(features_BCHW.device.type, enabled=False):  # in bf16 these take four times as long on a CPU
+            for filter_at_distance in self.around:
+                seen_BIHW = seen_BIHW + filter_at_distance(reduced_BIHW)
         expanded: Tensor = self.expand(torch.relu(seen_BIHW))
         return expanded
 
@@ -68,7 +72,8 @@ class SpatialMap(nn.Module):
 
     def forward(self, features_BCHW: Tensor) -> Tensor:
         """The map of the features."""
-        summary_B2HW = torch.cat([features_BCHW.mean(1, keepdim=True), features_BCHW.amax(1, keepdim=True)], 1)
+        features_BHWC = features_BCHW.permute(0, 2, 3, 1)
+        summary_B2HW = torch.stack([features_BHWC.mean(3), features_BHWC.amax(3)], 1)
         return torch.sigmoid(self.look(summary_B2HW))
 
 
@@ -101,6 +106,6 @@ class Attention(nn.Module):
         if self.spatial is None:
             average: Tensor = joined.mean((2, 3))
             return average
-        weights = map_B1HW.flatten(2) / map_B1HW.sum((2, 3)).clamp_min(1e-6)[:, :, None]
-        pooled: Tensor = (joined.flatten(2) * weights).sum(2)
+        weights_BP1 = (map_B1HW / map_B1HW.sum((2, 3), keepdim=True).clamp_min(1e-6)).flatten(2).transpose(1, 2)
+        pooled: Tensor = (joined.permute(0, 2, 3, 1).flatten(1, 2) * weights_BP1).sum(1)
         return pooled
