@@ -8,11 +8,13 @@ from __future__ import annotations
 
 __all__ = [
     "FIXED",
+    "PLACES",
     "PLAIN_BINS",
     "SECURE_BINS",
     "bin_of",
     "equal_edges",
     "logit_edges",
+    "place_in_bin",
     "quantile_edges",
     "share_of_bin",
 ]
@@ -27,6 +29,9 @@ Floats = NDArray[np.float64]
 
 PLAIN_BINS, SECURE_BINS = 64, 1024
 """Bins of the second pass: where the server sees each site's counts, and where it sees only totals."""
+
+PLACES = 16
+"""Equal parts of a bin, in logit, that a total over sites tells a case's place by."""
 
 _BELOW, _ABOVE = 745.0, 37.0
 """Float64 knows no probability but 0 below expit(−745), and none but 1 above expit(37)."""
@@ -82,3 +87,8 @@ def share_of_bin(p: ArrayLike, edges: ArrayLike) -> Floats:
     inside = (index > 0) & (index < len(whole) - 2) & (high > low)
     share = np.divide(x - low, high - low, out=np.full(len(score), 0.5), where=inside)
     return np.asarray(np.clip(share, 0.0, 1.0), dtype=np.float64)
+
+
+def place_in_bin(p: ArrayLike, edges: ArrayLike) -> NDArray[np.int64]:
+    """Which of the `PLACES` parts of its bin each probability lies in, (N,), 0 to PLACES − 1."""
+    return np.minimum(np.floor(share_of_bin(p, edges) * PLACES), PLACES - 1).astype(np.int64)

@@ -83,8 +83,8 @@ class Question:
         center = self.pool.auc
         if center is None:
             return None
-        classes = (self.pool.positives, self.pool.negatives)
-        everybody = (OtherCases(tuple(counts.sum(axis=0).tolist())) for counts in classes)
+        classes = (("positives", self.pool.positives), ("negatives", self.pool.negatives))
+        everybody = (OtherCases(tuple(n.sum(axis=0).tolist()), **self.pool.places(name)) for name, n in classes)
         return Placing(center, Others(tuple(self.pool.edges.tolist()), *everybody), self.start, whole=True)
 
 
