@@ -94,7 +94,7 @@ class Federated:
 
     `auc` is off the exact one by `bound` at most; with more than two classes it is the mean over questions, without an
     interval. `left_out`: sites whose policy kept them out. `why` is `unplaced` where a total of counts was told, and then
-    no total of placements.
+    no total of placements, and `coarse` where `bound` is more than half the interval, which would claim too much: it is None.
     """
 
     auc: float | None
@@ -219,6 +219,7 @@ def columns(found: Federated, task: Task, own: Sequence[ClusteredAuc]) -> dict[s
         "auc_federated_bound": found.bound,
         "auc_federated_low": found.low,
         "auc_federated_high": found.high,
+        "auc_federated_why": found.why,
         "auc_federated_by_class": by_class or None,
         "auc_mean_of_sites": mean.auc,
         "auc_mean_of_sites_low": mean.low,
@@ -240,7 +241,8 @@ def _answer(question: Question, number: int, influence: Mapping[str, Sequence[In
         if sums is None:
             raise RunFailed(f"site {site} sent a histogram but no influence sums; evaluate again without it")
         total = total + sums
-    found = total.auc()
-    return Federated(
-        found.auc, total.bound, found.low, found.high, found.variance, left_out=question.left_out, why=found.why
-    )
+    found, bound = total.auc(), total.bound
+    low, high, why = found.low, found.high, found.why
+    if low is not None and high is not None and bound is not None and bound > (high - low) / 2:
+        low, high, why = None, None, "coarse"
+    return Federated(found.auc, bound, low, high, found.variance, left_out=question.left_out, why=why)

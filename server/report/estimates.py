@@ -21,6 +21,7 @@ WHY = {
     "secure": "summed under masks: only the total over centers was told",
     "policy": "the center's policy does not let it out",
     "unplaced": "a center was lost between the counts and the placements: no interval from counts alone",
+    "coarse": "cells too coarse for an interval",
     "one-center": "one center: nothing to compare it with",
     "two-centers": "two centers: no degree of freedom is left to predict a third",
     "separated": "the scores separate the classes completely, so no slope can be estimated",

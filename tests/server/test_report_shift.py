@@ -10,7 +10,7 @@ import pytest
 
 from common.page.drawing import Scale
 from server.report import write_report
-from server.report.curves import _within
+from server.report.decision import _within
 from server.report.glossary import GLOSSARY
 from tests.server.report_folder import Folder
 from tests.server.test_report import Page
