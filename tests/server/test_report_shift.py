@@ -90,6 +90,19 @@ def test_sums_are_shown_with_their_largest_error(tmp_path: Path, bound: float, c
     assert paired == {"pooled": ["–", "cells", "too", "coarse"] if coarse else exact, "local": exact}
 
 
+def test_a_decision_curve_from_sums_is_drawn_and_said(tmp_path: Path) -> None:
+    """Means over seeds of the rows' points; share .4 gives the frame its top; no band, and why."""
+    points = [
+        {"threshold": t / 20, "model": 0.4 - 0.3 * t / 20, "everybody": 0.4 - 0.6 * t / (20 - t)} for t in range(1, 20)
+    ]
+    html, page = read(tmp_path, auc_federated=0.8, net_benefit=points)
+    words = " ".join("".join(page.words).split())
+    assert "Net benefit over all centers" in html
+    assert "federated, net benefit: .37 at .1, .34 at .2, .31 at .3, .25 at .5" in words
+    assert "No intervals: they would need sums by patient at every threshold probability" in words
+    assert "Net benefit over all centers" not in read(tmp_path / "without", auc_federated=0.8)[0]
+
+
 def test_a_line_that_leaves_the_frame_is_not_drawn_along_its_edge() -> None:
     y = Scale(-0.1, 0.4, 206.0, 6.0)
     parts = _within([(0.0, 0.3), (0.2, 0.1), (0.4, -0.3), (0.6, -0.3), (0.8, 0.1), (1.0, 0.0)], y)
