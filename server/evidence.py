@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from common.auc import ClusteredAuc
-from common.bins import FIXED, PLAIN_BINS, equal_edges, quantile_edges
+from common.bins import FIXED, PLAIN_BINS, equal_edges, in_few_digits, quantile_edges
 from common.calibration import Estimate
 from common.errors import RunFailed
 from common.histogram import ScoreHistogram
@@ -140,7 +140,7 @@ def agree(
             threshold = found.pool.threshold_at(sensitivity)
         cases = sum((found.pool.positives.sum(axis=0), found.pool.negatives.sum(axis=0)), np.zeros(len(FIXED) + 1))
         inner = quantile_edges(cases, bins) if found.sites else equal_edges(bins)
-        edges.append(tuple(inner.tolist()))
+        edges.append(tuple(in_few_digits(inner).tolist()))
     return FirstPass(threshold, tuple(edges))
 
 
