@@ -41,6 +41,7 @@ class DecisionLine:
 
 def decision_picture(title: str, lines: Mapping[str, DecisionLine], *, everybody: Points, share: float) -> Markup:
     """Every arm's curve by name, the last on top; `everybody` calls all cases positive, `share` of which are."""
+    share = max([share, *(b for drawn in lines.values() for _, b in drawn.points)])
     step = next((s for s in (0.1, 0.2) if share / s <= 4), 0.2)
     top = step * math.ceil(share / step - 1e-6)
     y = Scale(-step / 2, top, 206.0, 6.0)
