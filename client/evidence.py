@@ -18,10 +18,10 @@ from client.looks import lesion_margin, looks_of
 from client.measures import log_loss, measure_cases, permitted
 from client.repair import Crops
 from client.site import Site
-from common.bins import FIXED, bin_of
+from common.bins import FIXED, bin_of, place_in_bin
 from common.errors import BadInput
 from common.groups import large_enough
-from common.histogram import ScoreHistogram
+from common.histogram import Cells, ScoreHistogram
 from common.influence import InfluenceSums, OtherCases, Others, place
 from common.logistic import LogisticSums
 from common.metrics import EvaluationSums
@@ -94,7 +94,9 @@ def stage_sums(site: Site, rows: Rows, scores: Scores, order: EvaluateOrder, *, 
             return StageSums(histograms=histograms_of(task, *cases, edges=grid, smallest=smallest))
         case "counts":
             sums = _evaluation_sums(site, cases, order, smallest=smallest)
-            return StageSums(sums, histograms_of(task, *cases, edges=order.edges, smallest=smallest))
+            placed = order.evaluation.secure
+            counted = histograms_of(task, *cases, edges=order.edges, smallest=smallest, placed=placed)
+            return StageSums(sums, counted)
         case "placements":
             influence, logistic = influence_of(task, *cases, placing=order.placing, smallest=smallest)
             return StageSums(influence=influence, logistic=logistic)
@@ -125,10 +127,11 @@ def histograms_of(
     *,
     edges: Sequence[Sequence[float] | Scores],
     smallest: int,
+    placed: bool = False,
 ) -> tuple[ScoreHistogram, ...]:
-    """For each question, the cases by class between its edges."""
+    """For each question, the cases by class between its edges; `placed`: with their places, for a total under masks."""
     return tuple(
-        ScoreHistogram.of(labels == k, scores[:, k], patients, edges=inner, smallest=smallest)
+        ScoreHistogram.of(labels == k, scores[:, k], patients, edges=inner, smallest=smallest, placed=placed)
         for k, inner in zip(task.questions, edges, strict=True)
     )
 
@@ -164,13 +167,22 @@ def influence_of(
 
 def _without_own(everybody: Others, labels: Rows | NDArray[np.bool_], p: Scores) -> Others:
     """The other sites' cases, from everybody's; BadInput where the site's own are not among them."""
-    bins, bin_n = len(everybody.edges) + 1, bin_of(p, everybody.edges)
+    bins, own = len(everybody.edges) + 1, bin_of(p, everybody.edges)
+    places = place_in_bin(p, everybody.edges)
     found = []
-    for theirs, flags in ((everybody.positives, labels), (everybody.negatives, np.logical_not(labels))):
-        counts = np.asarray(theirs.counts, dtype=np.float64)
-        if len(counts) != bins or (left := counts - np.bincount(bin_n[flags], minlength=bins)).min() < 0:
-            raise BadInput(
-                "the histogram of all sites' cases lacks some of this site's own; evaluate again from the start"
-            )
-        found.append(OtherCases(tuple(left.tolist())))
+    positive = np.asarray(labels).astype(np.bool_)
+    for theirs, which in ((everybody.positives, positive), (everybody.negatives, ~positive)):
+        mine = Cells.placed(own[which], places[which], total=bins)
+        counts = tuple(_less(theirs.counts, mine.counts).tolist())
+        first, second = (
+            None if sums is None else tuple(_less(sums, less or ()).astype(np.int64).tolist())
+            for sums, less in ((theirs.places, mine.places), (theirs.squares, mine.squares))
+        )
+        found.append(OtherCases(counts, places=first, squares=second))
     return Others(everybody.edges, *found)
+
+
+def _less(total: Sequence[float], mine: Sequence[int]) -> Scores:
+    if len(total) != len(mine) or (left := np.asarray(total, dtype=np.float64) - mine).min() < 0:
+        raise BadInput("the histogram of all sites' cases lacks some of this site's own; evaluate again from the start")
+    return left

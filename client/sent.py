@@ -37,7 +37,7 @@ def log_report(site: Site, order: EvaluateOrder, report: EvaluateReport) -> None
 
 def log_sealed(site: Site, order: EvaluateOrder, terms: Terms, words: Words) -> None:
     """Note sums that are about to leave under masks, and with whose they are added; RunFailed where it cannot be noted."""
-    sums = {block.name: block.length for block in terms.directory}
+    sums = {block.name: block.numbers for block in terms.directory}
     digest = sha256_bytes(words.astype("<u8").tobytes())
     about = {"under_masks": True, "with": [name for name in terms.sites if name != site.id]}
     _append(site, {**_about(order), **about, "sums": sums, "sha256": digest})

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 __all__ = [
     "FIXED",
+    "PLACES",
     "PLAIN_BINS",
     "SECURE_BINS",
     "bin_of",
     "equal_edges",
+    "in_few_digits",
     "logit_edges",
+    "place_in_bin",
     "quantile_edges",
     "share_of_bin",
 ]
@@ -27,6 +30,9 @@ Floats = NDArray[np.float64]
 
 PLAIN_BINS, SECURE_BINS = 64, 1024
 """Bins of the second pass: where the server sees each site's counts, and where it sees only totals."""
+
+PLACES = 16
+"""Equal parts of a bin, in logit, that a total over sites tells a case's place by."""
 
 _BELOW, _ABOVE = 745.0, 37.0
 """Float64 knows no probability but 0 below expit(−745), and none but 1 above expit(37)."""
@@ -67,6 +73,21 @@ def quantile_edges(cases: ArrayLike, bins: int) -> Floats:
     return np.unique(expit(np.interp(wanted, reached[rising], _LOGITS[rising])))
 
 
+def in_few_digits(edges: ArrayLike) -> Floats:
+    """Rising edges rounded to a twentieth of the narrower bin beside each, so that they travel in few bytes.
+
+    Where an edge lies matters little, that all sites have the same one much. As many, and as apart.
+    """
+    inner = np.asarray(edges, dtype=np.float64)
+    if len(inner) < 2:
+        return inner
+    gap = np.diff(inner)
+    narrow = np.minimum(np.append(gap[0], gap), np.append(gap, gap[-1]))
+    digits = np.ceil(-np.log10(narrow)).astype(np.int64) + 1
+    short = np.array([round(edge, places) for edge, places in zip(inner.tolist(), digits.tolist(), strict=True)])
+    return short if (np.diff(short) > 0).all() and short[0] > 0 and short[-1] < 1 else inner
+
+
 def logit_edges(edges: ArrayLike) -> Floats:
     """All edges as logits, (bins + 1,), the outermost as far as float64 reaches."""
     inner = logit(np.clip(np.asarray(edges, dtype=np.float64), 5e-324, 1 - 2**-53))
@@ -82,3 +103,8 @@ def share_of_bin(p: ArrayLike, edges: ArrayLike) -> Floats:
     inside = (index > 0) & (index < len(whole) - 2) & (high > low)
     share = np.divide(x - low, high - low, out=np.full(len(score), 0.5), where=inside)
     return np.asarray(np.clip(share, 0.0, 1.0), dtype=np.float64)
+
+
+def place_in_bin(p: ArrayLike, edges: ArrayLike) -> NDArray[np.int64]:
+    """Which of the `PLACES` parts of its bin each probability lies in, (N,), 0 to PLACES − 1."""
+    return np.minimum(np.floor(share_of_bin(p, edges) * PLACES), PLACES - 1).astype(np.int64)

@@ -1,7 +1,8 @@
 """An evaluation's sums as blocks of numbers, so that they can be added under masks, and back.
 
 Real sums about cases travel in steps of 2^−32 (2.3e-10); up to 2 × 10⁹ / sites of each fits, which is more images than
-that. Sums of products and powers are of any size: their whole part travels as a count, the rest in steps of 2^−48.
+that. Sums of products and powers are of any size: their whole part travels as a count, the rest in steps of 2^−48. What
+histograms count travels two to a word, positives and negatives, so that an evaluation stays small.
 """
 
 from __future__ import annotations
@@ -34,8 +35,7 @@ def evaluation_directory(order: EvaluateOrder) -> tuple[Block, ...]:
     """What is summed for every part of an order, which must be of a stage that sums something."""
     nothing = no_case(order)
     return tuple(
-        Block(name, len(values), _bits(name, values))
-        for name, values in evaluation_numbers(dict.fromkeys(order.parts, nothing)).items()
+        _block(name, values) for name, values in evaluation_numbers(dict.fromkeys(order.parts, nothing)).items()
     )
 
 
@@ -60,17 +60,17 @@ def evaluation_sums(
     )
 
 
-def _bits(name: str, values: NDArray[np.int64] | NDArray[np.float64]) -> int:
-    if values.dtype.kind == "i":
-        return 0
-    return _PART_BITS if name.endswith(".part") else _BITS
+def _block(name: str, values: NDArray[np.int64] | NDArray[np.float64]) -> Block:
+    if name.split(".")[1] == "histogram":
+        return Block(name, len(values) // 2, paired=True)
+    bits = 0 if values.dtype.kind == "i" else _PART_BITS if name.endswith(".part") else _BITS
+    return Block(name, len(values), bits)
 
 
 def _flat(told: StageSums) -> Numbers:
     flat: Numbers = {} if told.sums is None else _of_evaluation(told.sums)
     for q, histogram in enumerate(told.histograms):
-        flat[f"histogram.{q}.positives"] = _every_bin(histogram.positives)
-        flat[f"histogram.{q}.negatives"] = _every_bin(histogram.negatives)
+        flat |= _of_histogram(f"histogram.{q}", histogram)
     for q, one in enumerate(told.influence):
         if one is not None:
             flat[f"influence.{q}.counts"] = np.array([*one.images, *one.patients], dtype=np.int64)
@@ -101,10 +101,17 @@ def _of_evaluation(sums: EvaluationSums) -> Numbers:
     }
 
 
-def _every_bin(cells: Cells | None) -> NDArray[np.int64]:
-    if cells is None:
+def _of_histogram(name: str, histogram: ScoreHistogram) -> Numbers:
+    """Positives, then negatives, bin by bin: cases, and their places where these were asked for."""
+    classes = [cells for cells in (histogram.positives, histogram.negatives) if cells is not None]
+    if len(classes) < 2:
         raise ValueError("a suppressed class cannot be masked; count it with the smallest group of 1")
-    return np.asarray(cells.counts, dtype=np.int64)
+    flat: Numbers = {f"{name}.cases": np.array([cells.counts for cells in classes], dtype=np.int64).ravel()}
+    for what in ("places", "squares"):
+        told = [getattr(cells, what) for cells in classes]
+        if None not in told:
+            flat[f"{name}.{what}"] = np.array(told, dtype=np.int64).ravel()
+    return flat
 
 
 def _any_size(name: str, values: Sequence[float]) -> Numbers:
@@ -140,9 +147,16 @@ def _evaluation(found: Mapping[str, list[Any]], *, sites: Sequence[str], thresho
 
 
 def _histogram(found: Mapping[str, list[Any]], question: int) -> ScoreHistogram:
-    positives, negatives = (tuple(found[f"histogram.{question}.{name}"]) for name in ("positives", "negatives"))
-    every = tuple(range(len(positives)))
-    return ScoreHistogram(len(positives), Cells(every, positives), Cells(every, negatives))
+    name = f"histogram.{question}"
+    bins = len(found[f"{name}.cases"]) // 2
+    classes = []
+    for half in (slice(bins), slice(bins, None)):
+        counts, places, squares = (
+            tuple(found[f"{name}.{what}"][half]) if f"{name}.{what}" in found else None
+            for what in ("cases", "places", "squares")
+        )
+        classes.append(Cells(tuple(range(bins)), counts or (), places, squares))
+    return ScoreHistogram(bins, *classes)
 
 
 def _influence(found: Mapping[str, list[Any]], question: int, shape: InfluenceSums) -> InfluenceSums:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from common.bins import bin_of
+from common.bins import bin_of, place_in_bin
 from common.groups import large_enough, runs_of
 
 Whole = NDArray[np.int64]
@@ -23,10 +23,16 @@ Whole = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Cells:
-    """Images of one class: `counts[i]` lie in the bins from `starts[i]` to before `starts[i + 1]`; the first is 0."""
+    """Images of one class: `counts[i]` lie in the bins from `starts[i]` to before `starts[i + 1]`; the first is 0.
+
+    `places` and `squares`: the sum of the images' places in their bins (`common.bins.place_in_bin`), and of these squared.
+    They are told of unmerged bins alone, and only in totals over sites: never as JSON.
+    """
 
     starts: tuple[int, ...]
     counts: tuple[int, ...]
+    places: tuple[int, ...] | None = None
+    squares: tuple[int, ...] | None = None
 
     @classmethod
     def of(cls, bins: Whole, patients: Whole, *, total: int, smallest: int) -> Cells | None:
@@ -36,6 +42,13 @@ class Cells:
         starts = runs_of(bins, patients, total=total, smallest=smallest)
         run = np.searchsorted(starts, bins, side="right") - 1
         return cls(tuple(starts.tolist()), tuple(np.bincount(run, minlength=len(starts)).tolist()))
+
+    @classmethod
+    def placed(cls, bins: Whole, places: Whole, *, total: int) -> Cells:
+        """Count images by bin (n,), every bin a cell, with their places (n,)."""
+        by_bin = (np.bincount(bins, weights=w, minlength=total) for w in (np.ones(len(bins)), places, places**2))
+        counts, first, second = (tuple(sums.astype(np.int64).tolist()) for sums in by_bin)
+        return cls(tuple(range(total)), counts, first, second)
 
     @property
     def images(self) -> int:
@@ -72,13 +85,26 @@ class ScoreHistogram:
 
     @classmethod
     def of(
-        cls, labels: ArrayLike, p: ArrayLike, patients: ArrayLike, *, edges: ArrayLike, smallest: int = 1
+        cls,
+        labels: ArrayLike,
+        p: ArrayLike,
+        patients: ArrayLike,
+        *,
+        edges: ArrayLike,
+        smallest: int = 1,
+        placed: bool = False,
     ) -> ScoreHistogram:
-        """Count cases: labels (N,) 0/1, `p` (N,) in [0, 1], `patients` (N,) whose; `smallest` patients make a cell."""
+        """Count cases: labels (N,) 0/1, `p` (N,) in [0, 1], `patients` (N,) whose; `smallest` patients make a cell.
+
+        `placed`: with their places in their bins, for a total over sites; every bin is then a cell, whatever `smallest`.
+        """
         positive, score, whose = np.asarray(labels).astype(np.bool_), np.asarray(p), np.asarray(patients)
         if not np.isfinite(score).all():
             raise ValueError("a probability is not a finite number; did training diverge?")
         index, total = bin_of(score, edges), len(np.asarray(edges)) + 1
+        if placed:
+            parts = place_in_bin(score, edges)
+            return cls(total, *(Cells.placed(index[w], parts[w], total=total) for w in (positive, ~positive)))
         classes = (Cells.of(index[w], whose[w], total=total, smallest=smallest) for w in (positive, ~positive))
         return cls(total, *classes)
 

@@ -19,13 +19,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import stdtr, stdtrit
+from scipy.special import ndtr, stdtr, stdtrit
 
 from common.auc import ClusteredAuc, Spread, midranks
-from common.bins import bin_of, share_of_bin
+from common.bins import bin_of, place_in_bin, share_of_bin
 from common.errors import RunFailed
 
 Floats = NDArray[np.float64]
+
+_PART = 1 / np.sqrt(12)
+"""Standard deviation of a case within its part of a bin, in parts."""
 
 
 @dataclass(frozen=True)
@@ -33,26 +36,45 @@ class OtherCases:
     """The other sites' images of one class over shared bins, each (B,), as one site needs them.
 
     `counts`: images by bin, shared out where cells were merged; `below`: images that surely lie in lower bins; `upto`:
-    images that may lie in this bin or a lower one. Without `below` and `upto` the counts are certain.
+    images that may lie in this bin or a lower one. Without `below` and `upto` the counts are certain. `places` and `squares`
+    are those of `common.histogram.Cells`; without them images lie evenly in their bin.
     """
 
     counts: tuple[float, ...] = (0.0,)
     below: tuple[int, ...] | None = None
     upto: tuple[int, ...] | None = None
+    places: tuple[int, ...] | None = None
+    squares: tuple[int, ...] | None = None
 
     @property
     def total(self) -> float:
         """All images of the class at the other sites."""
         return float(self.upto[-1] if self.upto else sum(self.counts))
 
-    def beneath(self, bin_n: NDArray[np.int64], share_n: Floats) -> Floats:
+    def beneath(self, bin_n: NDArray[np.int64], share_n: Floats, place_n: NDArray[np.int64]) -> Floats:
         """Images below each of some places: as estimated, at least, at most, (3, n)."""
         there = np.asarray(self.counts)
         reached = np.cumsum(there)
         below = reached - there if self.below is None else np.asarray(self.below)
         upto = reached if self.upto is None else np.asarray(self.upto)
-        estimate = (reached - there)[bin_n] + share_n * there[bin_n]
-        return np.stack([estimate, below[bin_n], upto[bin_n]])
+        known = self.places is not None and self.squares is not None
+        within = self._placed(bin_n, place_n) if known else share_n * there[bin_n]
+        return np.stack([(reached - there)[bin_n] + within, below[bin_n], upto[bin_n]])
+
+    def _placed(self, bin_n: NDArray[np.int64], place_n: NDArray[np.int64]) -> Floats:
+        """Images of its bin below each place, (n,), where the sums of places are known; half of those in the same part.
+
+        Sum and sum of squares give one or two images away to their parts; more are taken as normal.
+        """
+        count, first, second = (
+            np.asarray(x, dtype=np.float64)[bin_n] for x in (self.counts, self.places, self.squares)
+        )
+        there = np.maximum(count, 1)
+        middle = first / there
+        spread = np.sqrt(np.maximum(second / there - middle**2, 0))
+        two = (ndtr((place_n - middle - spread) / _PART) + ndtr((place_n - middle + spread) / _PART)) / 2
+        many = ndtr((place_n - middle) / np.hypot(spread, _PART))
+        return np.asarray(count * np.where(count <= 2, two, many), dtype=np.float64)
 
 
 @dataclass(frozen=True)
@@ -85,11 +107,12 @@ def place(labels: ArrayLike, p: ArrayLike, others: Others | None = None) -> Plac
     rank = midranks(score)
     index, within = bin_of(score, others.edges), share_of_bin(score, others.edges)
     within[_tied(score)] = 0.5
+    part = place_in_bin(score, others.edges)
     share = np.full((3, len(score)), np.nan)
     for which, theirs in ((positive, others.negatives), (~positive, others.positives)):
         mine, total = rank[which] - midranks(score[which]), int((~which).sum()) + theirs.total
         if total:
-            share[:, which] = (mine + theirs.beneath(index[which], within[which])) / total
+            share[:, which] = (mine + theirs.beneath(index[which], within[which], part[which])) / total
     share[:, ~positive] = 1 - share[:, ~positive][[0, 2, 1]]
     return Placements(positive, share)
 

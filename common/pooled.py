@@ -92,8 +92,19 @@ class Pool:
         for name, counts in (("positives", self.positives), ("negatives", self.negatives)):
             below, upto = self._certain(name)
             told = [tuple(np.round(x.sum(axis=0) - x[site], 6).tolist()) for x in (counts, below, upto)]
-            classes.append(OtherCases(told[0]) if self._unmerged else OtherCases(told[0], told[1], told[2]))
+            certain = OtherCases(told[0], **self.places(name, without=site))
+            classes.append(certain if self._unmerged else OtherCases(told[0], told[1], told[2]))
         return Others(tuple(self.edges.tolist()), *classes)
+
+    def places(self, name: str, *, without: int | None = None) -> dict[str, tuple[int, ...]]:
+        """Sums of places and squares by bin of a class, of all sites or of all but one; empty where a site told none."""
+        cells = [_there(getattr(h, name)) for h in self.histograms]
+        if not cells or any(cell.places is None or cell.squares is None for cell in cells):
+            return {}
+        left = [cell for number, cell in enumerate(cells) if number != without]
+        empty = np.zeros(len(self.edges) + 1, dtype=np.int64)
+        sums = {"places": [c.places for c in left], "squares": [c.squares for c in left]}
+        return {key: tuple(sum(map(np.asarray, told), empty).tolist()) for key, told in sums.items()}
 
     @property
     def _unmerged(self) -> bool:

@@ -36,7 +36,8 @@ def no_case(order: EvaluateOrder) -> StageSums:
             return StageSums(histograms=tuple(_empty(FIXED.tolist()) for _ in order.task.questions))
         case "counts":
             sums = EvaluationSums.of([], [], [], site="", threshold=order.threshold, loss_sum=0.0)
-            return StageSums(sums, tuple(_empty(edges) for edges in order.edges))
+            secure = order.evaluation.secure
+            return StageSums(sums, tuple(_empty(edges, placed=secure) for edges in order.edges))
         case "placements":
             starts = [how.start for how in order.placing if how is not None and how.start is not None]
             return StageSums(
@@ -47,5 +48,5 @@ def no_case(order: EvaluateOrder) -> StageSums:
             raise BadInput("an evaluation for progress or looks sums nothing under masks; ask for another stage")
 
 
-def _empty(edges: list[float] | tuple[float, ...]) -> ScoreHistogram:
-    return ScoreHistogram.of([], [], [], edges=edges)
+def _empty(edges: list[float] | tuple[float, ...], *, placed: bool = False) -> ScoreHistogram:
+    return ScoreHistogram.of([], [], [], edges=edges, placed=placed)

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from common.auc import ClusteredAuc
-from common.bins import FIXED, PLAIN_BINS, equal_edges, quantile_edges
+from common.bins import FIXED, PLAIN_BINS, equal_edges, in_few_digits, quantile_edges
 from common.calibration import Estimate
 from common.errors import RunFailed
 from common.histogram import ScoreHistogram
@@ -86,8 +86,8 @@ class Question:
         center = self.pool.auc
         if center is None:
             return None
-        classes = (self.pool.positives, self.pool.negatives)
-        everybody = (OtherCases(tuple(counts.sum(axis=0).tolist())) for counts in classes)
+        classes = (("positives", self.pool.positives), ("negatives", self.pool.negatives))
+        everybody = (OtherCases(tuple(n.sum(axis=0).tolist()), **self.pool.places(name)) for name, n in classes)
         return Placing(center, Others(tuple(self.pool.edges.tolist()), *everybody), self.start, whole=True)
 
 
@@ -97,7 +97,7 @@ class Federated:
 
     `auc` is off the exact one by `bound` at most; with more than two classes it is the mean over questions, without an
     interval. `left_out`: sites whose policy kept them out. `why` is `unplaced` where a total of counts was told, and then
-    no total of placements.
+    no total of placements, and `coarse` where `bound` is more than half the interval, which would claim too much: it is None.
     """
 
     auc: float | None
@@ -144,7 +144,7 @@ def agree(
         counted.append([float(cases.sum()) for cases in (found.pool.negatives, found.pool.positives)])
         cases = sum((found.pool.positives.sum(axis=0), found.pool.negatives.sum(axis=0)), np.zeros(len(FIXED) + 1))
         inner = quantile_edges(cases, bins) if found.sites else equal_edges(bins)
-        edges.append(tuple(inner.tolist()))
+        edges.append(tuple(in_few_digits(inner).tolist()))
     return FirstPass(threshold, tuple(edges), _shares(counted, positive_index))
 
 
@@ -230,6 +230,7 @@ def columns(found: Federated, task: Task, own: Sequence[ClusteredAuc]) -> dict[s
         "auc_federated_bound": found.bound,
         "auc_federated_low": found.low,
         "auc_federated_high": found.high,
+        "auc_federated_why": found.why,
         "auc_federated_by_class": by_class or None,
         "auc_mean_of_sites": mean.auc,
         "auc_mean_of_sites_low": mean.low,
@@ -251,7 +252,8 @@ def _answer(question: Question, number: int, influence: Mapping[str, Sequence[In
         if sums is None:
             raise RunFailed(f"site {site} sent a histogram but no influence sums; evaluate again without it")
         total = total + sums
-    found = total.auc()
-    return Federated(
-        found.auc, total.bound, found.low, found.high, found.variance, left_out=question.left_out, why=found.why
-    )
+    found, bound = total.auc(), total.bound
+    low, high, why = found.low, found.high, found.why
+    if low is not None and high is not None and bound is not None and bound > (high - low) / 2:
+        low, high, why = None, None, "coarse"
+    return Federated(found.auc, bound, low, high, found.variance, left_out=question.left_out, why=why)

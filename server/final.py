@@ -9,7 +9,7 @@ from __future__ import annotations
 __all__ = ["evaluate_finally"]
 
 import tomllib
-from dataclasses import fields, replace
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 
 from common.config import Experiment
@@ -178,7 +178,7 @@ def _row_without_cases(
     site: str, experiment: Experiment, trained_on: tuple[str, ...], held_out: bool, threshold: float | None
 ) -> Row:
     """A site that was asked and has no test case: named, with nothing in it."""
-    absent = {field.name: None for field in fields(Row)}
+    absent = {field.name: None for field in fields(Row) if field.default is MISSING}
     named = {"arm": "federated", "protocol": experiment.protocol, "seed": experiment.seed, "site": site}
     about = {"held_out": held_out, "trained_on": trained_on, "threshold": threshold, "why": "too-few"}
     return Row(**{**absent, **named, **about, "n_images": 0, "n_patients": 0})  # type: ignore[arg-type]

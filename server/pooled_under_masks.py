@@ -1,7 +1,7 @@
 """All training sites' cases put together, where the server sees totals alone: three secure sums, 1,024 bins.
 
 The threshold comes from the total of val histograms, the bins from that of test histograms, counts from a total over test
-cases between these bins. Totals go back to the sites, each takes its own cases off, and the influence and calibration sums
+cases between these bins, with the sums of their places in their bins and of these squared. Totals go back to the sites, each takes its own cases off, and the influence and calibration sums
 come back as a third total.
 """
 

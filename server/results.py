@@ -22,7 +22,7 @@ class Row:
     """How one model does at one site (or `all`). A number that does not exist is None, and `why` says why.
 
     Rows of `all`, in-federation, also hold what sums alone give: `auc_federated` is off the exact AUC by
-    `auc_federated_bound` at most; the mean of the sites' own AUCs, which is another thing than the AUC of all cases; and
+    `auc_federated_bound` at most (`auc_federated_why` says why it or its interval is not there); the mean of the sites' own AUCs, which is another thing than the AUC of all cases; and
     the decision curve. `suppressed` names sites whose policy kept their cases out of the federated numbers.
     """
 
@@ -55,6 +55,7 @@ class Row:
     auc_federated_bound: float | None = None
     auc_federated_low: float | None = None
     auc_federated_high: float | None = None
+    auc_federated_why: str | None = None
     auc_federated_by_class: Mapping[str, Mapping[str, float | None]] | None = None
     auc_mean_of_sites: float | None = None
     auc_mean_of_sites_low: float | None = None

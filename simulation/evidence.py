@@ -6,7 +6,7 @@ __all__ = ["Evidence", "assemble"]
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -149,7 +149,16 @@ def assemble(run: Path, plans: Sequence[ModelPlan], experiment: Experiment, site
         else:
             rows += _rows_of_held_out(cases, judge)
     rows += _means_over_centers(rows)
-    return Evidence(_ordered(rows), contrast_all(cases, everyone), _subgroups(cases, everyone))
+    coarse = {row.arm for row in rows if row.auc_federated_why == "coarse"}
+    contrasts = [_without_coarse(one, coarse) for one in contrast_all(cases, everyone)]
+    return Evidence(_ordered(rows), contrasts, _subgroups(cases, everyone))
+
+
+def _without_coarse(one: Contrast, coarse: Collection[str]) -> Contrast:
+    """A contrast without interval and p from sums where those of an arm are too coarse; against local they are exact."""
+    if one.delta_federated is None or one.b == "local" or not {one.a, one.b} & set(coarse):
+        return one
+    return replace(one, low_federated=None, high_federated=None, p_federated=None)
 
 
 def _subgroups(cases: Cases, everyone: Sequence[Judge]) -> list[Subgroup]:

@@ -108,7 +108,9 @@ def _pooled(cases: Cases, judge: Judge, test: Mapping[str, _SiteCases]) -> tuple
         sensitivity=cases.experiment.evaluation.sensitivity,
         bins=SECURE_BINS if secure else PLAIN_BINS,
     )
-    told = {s: histograms_of(task, *c, edges=first.edges, smallest=_cell(cases, s)) for s, c in test.items()}
+    told = {
+        s: histograms_of(task, *c, edges=first.edges, smallest=_cell(cases, s), placed=secure) for s, c in test.items()
+    }
     return pool(told, first.edges, questions=task.questions, positive_index=task.positive_index)
 
 

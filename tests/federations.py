@@ -97,20 +97,27 @@ def laid_together(sites: Sequence[Cases]) -> Cases:
     )
 
 
-def pooled_bins(sites: Sequence[Cases], *, first: Sequence[Cases], bins: int, smallest: int) -> Pool:
-    """The sites' histograms, between quantiles of the cases `first`."""
+def pooled_bins(
+    sites: Sequence[Cases], *, first: Sequence[Cases], bins: int, smallest: int, placed: bool = False
+) -> Pool:
+    """The sites' histograms, between quantiles of the cases `first`; `placed` as under masks."""
     seen = [ScoreHistogram.of(*c, edges=FIXED, smallest=smallest) for c in first]
     grid = Pool(tuple(h for h in seen if h.positives is not None and h.negatives is not None), FIXED)
     inner = quantile_edges((grid.positives + grid.negatives).sum(axis=0), bins)
     assert bin_of(1.0, inner) < bins
-    return Pool(tuple(ScoreHistogram.of(*c, edges=inner, smallest=smallest) for c in sites), inner)
+    return Pool(tuple(ScoreHistogram.of(*c, edges=inner, smallest=smallest, placed=placed) for c in sites), inner)
 
 
 def from_sums(
-    sites: Sequence[Cases], *, bins: int, smallest: int = 1, first: Sequence[Cases] | None = None
+    sites: Sequence[Cases],
+    *,
+    bins: int,
+    smallest: int = 1,
+    first: Sequence[Cases] | None = None,
+    placed: bool = False,
 ) -> tuple[InfluenceSums, Pool]:
-    """Both rounds of an evaluation; the first pass sees the cases `first`, or the same."""
-    pool = pooled_bins(sites, first=first or sites, bins=bins, smallest=smallest)
+    """Both rounds of an evaluation; the first pass sees the cases `first`, or the same; `placed` as under masks."""
+    pool = pooled_bins(sites, first=first or sites, bins=bins, smallest=smallest, placed=placed)
     center = pool.auc
     assert center is not None
     total = InfluenceSums.zero(center)

@@ -5,14 +5,29 @@ Coordinates are in user units of a viewBox about 360 wide, so that text keeps it
 
 from __future__ import annotations
 
-__all__ = ["MARKERS", "Scale", "element", "group", "join", "line", "marker", "path", "svg", "text", "ticks"]
+__all__ = [
+    "MARKERS",
+    "Scale",
+    "element",
+    "group",
+    "hover_texts",
+    "join",
+    "line",
+    "marker",
+    "path",
+    "svg",
+    "text",
+    "ticks",
+]
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
+_HOVER = re.compile(r"<g\b[^>]*><title>(.*?)</title>", re.DOTALL)
 MARKERS = {"federated": "circle", "pooled": "square", "local": "triangle", "ensemble": "diamond"}
 
 
@@ -49,6 +64,11 @@ def group(*children: str, class_: str, title: str | None = None) -> Markup:
     """Children of one class, with a hover text where `title` is given."""
     named = [element("title", title)] if title is not None else []
     return element("g", *named, *children, class_=class_)
+
+
+def hover_texts(*pictures: str | None) -> list[Markup]:
+    """The hover texts of the pictures' groups, in order, for a list beside them: a hover needs a mouse."""
+    return [Markup(found) for picture in pictures if picture for found in _HOVER.findall(str(picture))]
 
 
 def line(x1: float, y1: float, x2: float, y2: float, *, class_: str) -> Markup:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 __all__ = ["CenterCurves", "center_curves"]
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
 from common.page.drawing import Scale, element, group, join, line, marker, path, svg, text
+from server.report.decision import DecisionLine, decision_picture
 from server.report.estimates import estimate, worst_first
 from server.report.numbers import decimal, interval
 from server.report.reading import Run
@@ -107,6 +107,8 @@ def _roc_line(run: Run, arm: str, protocol: str, site: str, found: Curves) -> Ma
         if sensitivity is not None and specificity is not None
         else []
     )
+    if locked:
+        name += f"; at the locked threshold sensitivity {decimal(sensitivity)}, specificity {decimal(specificity)}"
     return group(path(points, class_="curve"), *locked, class_=f"arm {arm}", title=name)
 
 
@@ -115,14 +117,14 @@ def _reliability_line(arm: str, found: Curves, *, dots: bool) -> Markup:
     cells = found.reliability()
     points = [(_X(cell.probability), _Y(cell.observed)) for cell in cells]
     most = max((cell.cases for cell in cells), default=1.0)
-    shown = [_reliability_dot(cell, most) for cell in cells] if dots else []
+    shown = [_reliability_dot(arm, cell, most) for cell in cells] if dots else []
     return group(path(points, class_="curve"), *shown, class_=f"arm {arm}")
 
 
-def _reliability_dot(cell: Cell, most: float) -> Markup:
+def _reliability_dot(arm: str, cell: Cell, most: float) -> Markup:
     x = _X(cell.probability)
     said = (
-        f"{cell.cases:.0f} cases: predicted {decimal(cell.probability)}, observed {decimal(cell.observed)} "
+        f"{arm}, {cell.cases:.0f} cases: predicted {decimal(cell.probability)}, observed {decimal(cell.observed)} "
         f"({interval(cell.low, cell.high)})"
     )
     return group(
@@ -134,41 +136,10 @@ def _reliability_dot(cell: Cell, most: float) -> Markup:
 
 
 def _decision(site: str, found: Mapping[str, Curves]) -> Markup | None:
-    """Net benefit by threshold probability, every arm against calling all cases positive, or none."""
+    """Net benefit by threshold probability, every arm with its band; None for more than two classes."""
     whole = next((made for made in found.values() if made.binary), None)
     if whole is None:
         return None
+    lines = {arm: DecisionLine(made.decisions(), made.decision_band()) for arm, made in found.items() if made.binary}
     share = whole.share / whole.binary
-    step = next((s for s in (0.1, 0.2) if share / s <= 4), 0.2)
-    top = step * math.ceil(share / step + 1e-9)
-    y = Scale(-step / 2, top, 206.0, 6.0)
-    marks = [round(step * i, 1) for i in range(round(top / step) + 1)]
-    frame = [
-        *(line(_X(0), y(t), _X(1), y(t), class_="grid" if t else "chance") for t in marks),
-        *(text(_X(0) - 6, y(t) + 4, decimal(t, places=1) if t else "0", class_="tick", anchor="end") for t in marks),
-        *(text(_X(t), 221, f"{t:g}"[-2:], class_="tick", anchor="middle") for t in (0.0, 0.5, 1.0)),
-        text((_X(0) + _X(1)) / 2, 237, "threshold probability", class_="tick", anchor="middle"),
-    ]
-    middle = f"translate(11 {(y(0) + y(top)) / 2:g}) rotate(-90)"
-    turned = element("text", "net benefit", x=0.0, y=0.0, text_anchor="middle", class_="tick", transform=middle)
-    every = join(path(part, class_="reference") for part in _within(whole.all_positive(), y))
-    lines = [
-        group(*(path(part, class_="curve") for part in _within(made.decisions(), y)), class_=f"arm {arm}", title=arm)
-        for arm, made in found.items()
-    ]
-    title = f"Net benefit at {site}"
-    return svg(*frame, turned, every, *lines, width=_SIZE, height=_SIZE, title=title, class_="square")
-
-
-def _within(points: list[tuple[float, float]], y: Scale) -> list[list[tuple[float, float]]]:
-    """Drawn points of the pieces of a line that lie in the frame; where it leaves below, it is cut at the edge."""
-    parts: list[list[tuple[float, float]]] = [[]]
-    for (t, value), (before, last) in zip(points, [points[0], *points], strict=False):
-        if (value >= y.low) != (last >= y.low):
-            edge = before + (t - before) * (y.low - last) / (value - last)
-            if value >= y.low:
-                parts.append([])
-            parts[-1].append((_X(edge), y(y.low)))
-        if value >= y.low:
-            parts[-1].append((_X(t), y(value)))
-    return [part for part in parts if len(part) > 1]
+    return decision_picture(f"Net benefit at {site}", lines, everybody=whole.all_positive(), share=share)

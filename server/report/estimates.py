@@ -27,6 +27,7 @@ WHY = {
     "other-crops": "the training centers' crops are of another size",
     "no-batch-norm": "the model has no batch normalisation",
     "unknown-shares": "the class shares of training are not known",
+    "coarse": "cells too coarse for an interval",
     "one-center": "one center: nothing to compare it with",
     "two-centers": "two centers: no degree of freedom is left to predict a third",
     "separated": "the scores separate the classes completely, so no slope can be estimated",

@@ -144,7 +144,13 @@ GLOSSARY = {
         "Net benefit",
         "TP/N − FP/N × t/(1 − t) at the threshold probability t, mean over seeds: true positives, less false ones at the "
         "price that t puts on them. A model is of use where its line is above both calling every case positive and "
-        "calling none (0). Without an interval. Counts images. Vickers and Elkin 2006.",
+        "calling none (0). Counts images. Vickers and Elkin 2006.",
+    ),
+    "benefit_band": Term(
+        "Interval of net benefit",
+        "At each threshold probability alone, patients drawn with all their images: the variance of a ratio from "
+        "clusters (Cochran 1977), and t. With several seeds that of a typical single model. It says nothing of the "
+        "difference of two lines, which move together.",
     ),
     "meta": Term(
         "Random-effects mean",

@@ -11,7 +11,7 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from common.page import render_page
-from common.page.drawing import element, marker
+from common.page.drawing import element, hover_texts, marker
 from server.report.absence import absences, failures
 from server.report.across import across_rows
 from server.report.appearance import descriptor_panels, histogram_panels
@@ -28,7 +28,7 @@ from server.report.reading import IN_FEDERATION, LEAVE_ONE_OUT, Run
 from server.report.repairs import repair_rows
 from server.report.sentence import answer, lead_arm, lead_protocol, reservations
 from server.report.subgroups import subgroup_table
-from server.report.sums import sums_rows
+from server.report.sums import sums_decision, sums_rows
 from server.report.tables import contrast_rows, lead_rows, matrix_rows, measure_rows
 from server.report.tripod import checklist
 
@@ -63,6 +63,8 @@ def _context(run: Run) -> dict[str, Any]:
         "protocols": [_protocol(run, protocol, curves[protocol]) for protocol in run.protocols],
         "across": across_rows(run),
         "sums": sums_rows(run),
+        "sums_decision": sums_decision(run),
+        "hover_texts": hover_texts,
         "cards": cards(run),
         "repairs": repair_rows(run),
         "checklist": checklist(run),

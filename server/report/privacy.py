@@ -119,9 +119,7 @@ def _curve(cost: SiteCost) -> Markup:
     places = [(_LEFT + (right - _LEFT) * r / last, 6 + height * (1 - e / top)) for r, e in points]
     return svg(
         line(_LEFT, 6 + height, right, 6 + height, class_="grid"),
-        group(
-            path(places, class_="line"), class_="arm federated", title=f"ε = {cost.epsilon[-1]:.2f} after round {last}"
-        ),
+        group(path(places, class_="line"), class_="arm federated"),
         text(_LEFT - 4, 10, f"{top:.2f}", anchor="end", class_="tick"),
         text(_LEFT - 4, 8 + height, "0", anchor="end", class_="tick"),
         text(right, _HEIGHT - 4, f"round {last}", anchor="end", class_="tick"),

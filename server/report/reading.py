@@ -40,6 +40,7 @@ from pydantic.dataclasses import dataclass as checked
 
 from common.errors import BadInput
 from common.files import read_json
+from common.pooled import NetBenefit
 from server.centers import Meta, across_centers
 from server.repairs import Repaired
 from server.shift_card import ShiftCard
@@ -86,9 +87,11 @@ class Row:
     auc_federated_bound: float | None = None
     auc_federated_low: float | None = None
     auc_federated_high: float | None = None
+    auc_federated_why: str | None = None
     auc_mean_of_sites: float | None = None
     auc_mean_of_sites_low: float | None = None
     auc_mean_of_sites_high: float | None = None
+    net_benefit: tuple[NetBenefit, ...] = ()
     suppressed: tuple[str, ...] = ()
 
 

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-__all__ = ["CUTOFFS", "Cell", "Curves", "Predictions", "curves", "net_benefit", "read_predictions", "roc"]
+__all__ = [
+    "CUTOFFS",
+    "Cell",
+    "Curves",
+    "Predictions",
+    "benefit_reach",
+    "curves",
+    "net_benefit",
+    "read_predictions",
+    "roc",
+]
 
 import csv
 from dataclasses import dataclass, field
@@ -10,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtrit
 
 from common.calibration import wilson
 from server.report.reading import Row
@@ -45,7 +56,8 @@ class Cell:
 @dataclass
 class Curves:
     """Sums over models (seeds): `sensitivity` on GRID of 1 − specificity; BINS cells of (cases, probability, hits,
-    distinct patients); `benefit` on CUTOFFS and the `share` of positives, of the `binary` models alone.
+    distinct patients); `benefit` on CUTOFFS, the half-width of its 95 % interval in `reach`, and the `share` of positives,
+    of the `binary` models alone.
     """
 
     models: int = 0
@@ -53,6 +65,7 @@ class Curves:
     sensitivity: _Floats = field(default_factory=lambda: np.zeros(len(GRID)))
     cells: _Floats = field(default_factory=lambda: np.zeros((4, BINS)))
     benefit: _Floats = field(default_factory=lambda: np.zeros(len(CUTOFFS)))
+    reach: _Floats = field(default_factory=lambda: np.zeros(len(CUTOFFS)))
     share: float = 0.0
 
     def mean_roc(self) -> list[tuple[float, float]]:
@@ -73,6 +86,13 @@ class Curves:
         if not self.binary:
             return []
         return [(float(t), float(b)) for t, b in zip(CUTOFFS, self.benefit / self.binary, strict=True)]
+
+    def decision_band(self) -> list[tuple[float, float, float]]:
+        """(threshold probability, lower, upper bound) of the net benefit, of a typical single model."""
+        if not self.binary or not np.isfinite(self.reach).all():
+            return []
+        middle, reach = self.benefit / self.binary, self.reach / self.binary
+        return [(float(t), float(b - r), float(b + r)) for t, b, r in zip(CUTOFFS, middle, reach, strict=True)]
 
     def all_positive(self) -> list[tuple[float, float]]:
         """(threshold probability, net benefit) of calling every case positive."""
@@ -139,6 +159,7 @@ def curves(rows: tuple[Row, ...], folder: Path) -> tuple[Curves, int]:
         if len(found.pairs) == 1:
             total.binary += 1
             total.benefit += net_benefit(*found.pairs[0])
+            total.reach += benefit_reach(*found.pairs[0], found.patients)
             total.share += float(found.pairs[0][0].mean())
     return total, absent
 
@@ -157,6 +178,30 @@ def net_benefit(truth: NDArray[np.bool_], scores: _Floats) -> _Floats:
     true = truth.sum() - np.searchsorted(np.sort(scores[truth]), CUTOFFS, side="left")
     benefit: _Floats = (true - (hits - true) * CUTOFFS / (1 - CUTOFFS)) / len(scores)
     return benefit
+
+
+def benefit_reach(truth: NDArray[np.bool_], scores: _Floats, patients: NDArray[np.int64]) -> _Floats:
+    """Half-width of the 95 % interval of `net_benefit` at each of CUTOFFS, (99,), patients drawn with all their cases.
+
+    Net benefit is a mean over cases, a patient's sums over its number of cases: the variance of a ratio from clusters
+    (Cochran 1977, equation 9.10), t with one degree of freedom less than patients. Infinite with a single patient.
+    """
+    count, passed = int(patients.max()) + 1, np.searchsorted(CUTOFFS, scores, side="right")
+    places = patients * (len(CUTOFFS) + 1) + passed
+    true, false = (
+        np.bincount(places[which], minlength=count * (len(CUTOFFS) + 1)).reshape(count, -1) for which in (truth, ~truth)
+    )
+    odds = CUTOFFS / (1 - CUTOFFS)
+    gain = (true[:, ::-1].cumsum(axis=1)[:, -2::-1] - false[:, ::-1].cumsum(axis=1)[:, -2::-1] * odds).astype(
+        np.float64
+    )
+    cases = np.bincount(patients, minlength=count).astype(np.float64)
+    if count < 2:
+        return np.full(len(CUTOFFS), np.inf)
+    left = gain - cases[:, None] * (gain.sum(axis=0) / cases.sum())
+    error = np.sqrt(count / (count - 1) * np.square(left).sum(axis=0)) / cases.sum()
+    reach: _Floats = float(stdtrit(count - 1, 0.975)) * error
+    return reach
 
 
 def _cells(truth: NDArray[np.bool_], scores: _Floats, patients: NDArray[np.int64]) -> _Floats:

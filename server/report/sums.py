@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["SumsRow", "sums_rows"]
+__all__ = ["SumsRow", "sums_decision", "sums_rows"]
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from markupsafe import Markup
+
+from server.report.decision import DecisionLine, decision_picture
 from server.report.estimates import reason
 from server.report.numbers import DASH, decimal, interval, mean
 from server.report.reading import ALL, IN_FEDERATION, Row, Run
@@ -43,6 +47,27 @@ def sums_rows(run: Run) -> list[SumsRow]:
                 )
             )  # fmt: skip
     return made
+
+
+def sums_decision(run: Run) -> Markup | None:
+    """Decision curves of all test cases of the federation from score histograms, means over seeds; None without any.
+
+    Without bands: they would need sums by patient at every threshold probability, which no site sends.
+    """
+    lines, everybody = {}, np.zeros((0, 2))
+    for arm in reversed(run.arms(IN_FEDERATION)):
+        rows = [r for r in run.rows if (r.arm, r.protocol, r.site) == (arm, IN_FEDERATION, ALL) and r.net_benefit]
+        if not rows or len({len(row.net_benefit) for row in rows}) > 1:
+            continue
+        told = np.mean([[(b.threshold, b.model, b.everybody) for b in row.net_benefit] for row in rows], axis=0)
+        lines[arm] = DecisionLine([(float(t), float(b)) for t, b in told[:, :2]])
+        everybody = told[:, [0, 2]]
+    if not lines:
+        return None
+    points = [(float(t), float(b)) for t, b in everybody]
+    odds = points[0][0] / (1 - points[0][0])
+    share = (points[0][1] + odds) / (1 + odds)
+    return decision_picture("Net benefit over all centers", lines, everybody=points, share=share)
 
 
 def _cell(rows: Sequence[Row], name: str) -> Cell:

@@ -20,7 +20,7 @@ __all__ = [
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from server.report.estimates import Estimate, estimate, reason, worst_first
+from server.report.estimates import WHY, Estimate, estimate, reason, worst_first
 from server.report.numbers import DASH, count, decimal, interval, mean, precision_for, signed, span
 from server.report.reading import ALL, IN_FEDERATION, LEAVE_ONE_OUT, Contrast, Row, Run
 from server.report.sentence import lead_arm
@@ -96,7 +96,9 @@ def auc_cell(e: Estimate | None) -> Cell:
         return Cell(DASH, why="not in this run")
     if e.auc is None:
         return Cell(DASH, why=e.why or reason(None))
-    return Cell(decimal(e.auc), small=interval(e.low, e.high) if e.low is not None else "")
+    if e.low is not None:
+        return Cell(decimal(e.auc), small=interval(e.low, e.high))
+    return Cell(decimal(e.auc), small=next((WHY[row.why] for row in e.rows if row.why in ("coarse", "unplaced")), ""))
 
 
 def _cell(rows: tuple[Row, ...], name: str) -> Cell:
@@ -162,13 +164,14 @@ def _coarse(run: Run, c: Contrast) -> bool:
 
 
 def too_coarse(run: Run, arm: str) -> bool:
-    """Whether the arm's AUC from sums may err by more than half its interval: then the interval would claim too much."""
-    for row in run.rows:
-        if (row.arm, row.protocol, row.site) == (arm, IN_FEDERATION, ALL):
-            low, high, bound = row.auc_federated_low, row.auc_federated_high, row.auc_federated_bound
-            if low is not None and high is not None and bound is not None and bound > (high - low) / 2:
-                return True
-    return False
+    """Whether the arm's AUC from sums has no interval because it would claim too much; older results still hold it."""
+    rows = (row for row in run.rows if (row.arm, row.protocol, row.site) == (arm, IN_FEDERATION, ALL))
+    return any(row.auc_federated_why == "coarse" or _claims_too_much(row) for row in rows)
+
+
+def _claims_too_much(row: Row) -> bool:
+    low, high, bound = row.auc_federated_low, row.auc_federated_high, row.auc_federated_bound
+    return low is not None and high is not None and bound is not None and bound > (high - low) / 2
 
 
 def _contrast_row(c: Contrast, protocol: str, *, coarse: bool) -> ContrastRow:

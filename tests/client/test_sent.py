@@ -85,7 +85,7 @@ def test_what_is_told_under_masks_stands_in_the_log(tmp_path: Path) -> None:
     _, words = answer_seal(site, seal, weights)
     (line,) = log_of(site)
     assert (line["under_masks"], line["with"], line["stage"]) == (True, ["birch", "cedar"], "first-pass")
-    assert line["sums"] == {"test.histogram.0.positives": 1024, "test.histogram.0.negatives": 1024}
+    assert line["sums"] == {"test.histogram.0.cases": 2 * 1024}
     assert line["sha256"] == sha256_bytes(words.astype("<u8").tobytes())
 
 

@@ -42,6 +42,20 @@ def test_real_sums_are_off_by_half_a_step_for_each_site(values: list[float], bit
     assert abs(Fraction(float(decode(block, total)["x"][0])) - exact) <= steps + rounding
 
 
+@given(st.data(), st.integers(1, 9), st.integers(1, 4))
+@settings(max_examples=60, deadline=None)
+def test_counts_that_share_words_add_apart(data: st.DataObject, sites: int, length: int) -> None:
+    limit = (2**31 - 1) // sites
+    small = st.lists(st.integers(0, limit) | st.just(limit), min_size=2 * length, max_size=2 * length)
+    rows = [data.draw(small) for _ in range(sites)]
+    block = (Block("n", length, paired=True),)
+    total = sum((encode(block, {"n": np.array(row)}, sites=sites) for row in rows), np.zeros(length, np.uint64))
+    assert decode(block, total)["n"].tolist() == [sum(column) for column in zip(*rows, strict=True)]
+    for wrong, said in ((limit + 1, "beyond"), (-1, "not below 0")):
+        with pytest.raises(BadInput, match=said):
+            encode(block, {"n": np.array([*rows[0][1:], wrong])}, sites=sites)
+
+
 @pytest.mark.parametrize("sites", [1, 2, 3, 5, 1000])
 def test_the_limit_is_sharp(sites: int) -> None:
     limit = (2**63 - 1) // sites

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
-from common.bins import FIXED, PLAIN_BINS, bin_of, equal_edges, quantile_edges, share_of_bin
+from common.bins import FIXED, PLAIN_BINS, bin_of, equal_edges, in_few_digits, quantile_edges, share_of_bin
 from common.calibration import CalibrationBins
 from common.histogram import Cells, ScoreHistogram
 from common.metrics import threshold_at_sensitivity
@@ -134,6 +135,27 @@ def test_net_benefit_is_that_of_the_cases() -> None:
         slow = ((treated & labels).sum() - (treated & ~labels).sum() * t / (1 - t)) / 4000
         assert point.model == pytest.approx(slow, abs=1.5e-3)
         assert point.everybody == pytest.approx(labels.mean() - (~labels).mean() * t / (1 - t))
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(-600, 36), min_size=1, max_size=200, unique=True))
+def test_edges_in_few_digits_are_as_many_and_nearly_there(logits: list[float]) -> None:
+    edges = np.unique(expit(np.array(logits)))
+    edges = edges[(edges > 0) & (edges < 1)]
+    short = in_few_digits(edges)
+    assert len(short) == len(edges)
+    assert (np.diff(short) > 0).all()
+    if len(edges) > 1:
+        gap = np.diff(edges)
+        narrow = np.minimum(np.append(gap[0], gap), np.append(gap, gap[-1]))
+        assert (np.abs(short - edges) <= narrow / 20 * (1 + 1e-9)).all()
+
+
+def test_edges_in_few_digits_are_short() -> None:
+    edges = quantile_edges(
+        np.bincount(bin_of(expit(np.random.default_rng(0).normal(size=3000)), FIXED), minlength=1024), 1024
+    )
+    assert len(json.dumps(in_few_digits(edges).tolist())) < 0.55 * len(json.dumps(edges.tolist()))
 
 
 @settings(deadline=None, max_examples=15)

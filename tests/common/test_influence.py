@@ -11,8 +11,11 @@ from hypothesis import strategies as st
 from scipy.stats import t as student
 
 from common.auc import clustered_auc
+from common.bins import bin_of, place_in_bin
 from common.errors import RunFailed
+from common.histogram import ScoreHistogram
 from common.influence import InfluenceSums, place
+from common.pooled import Pool
 from tests.common.test_auc import slow_variance
 from tests.federations import KINDS, Cases, from_sums, laid_together, paired, scored, with_truth
 
@@ -61,6 +64,31 @@ def test_limits_are_those_of_a_loop_over_pairs() -> None:
     assert sums.bound is not None
     assert abs(sums.estimate - middle) < (most - least) / 4
     assert sums.bound >= (most - least) / 2 - 1e-12
+
+
+def test_places_decide_what_a_bin_leaves_open() -> None:
+    """Another site's two negatives, each known to a part of its bin: what lies below is certain, half in the same part."""
+    edges, rng = (0.2, 0.4, 0.6, 0.8), np.random.default_rng(0)
+    own = rng.uniform(0.21, 0.79, 20)
+    mine = ScoreHistogram.of(np.ones(20), own, np.arange(20), edges=edges, placed=True)
+    for theirs in rng.uniform(0.21, 0.79, (100, 2)):
+        told = ScoreHistogram.of([0, 0], theirs, [0, 1], edges=edges, placed=True)
+        found = place(np.ones(20), own, Pool((mine, told), np.array(edges)).others(0)).share[0] * 2
+        there, here = (16 * bin_of(p, edges) + place_in_bin(p, edges) for p in (theirs, own))
+        slow = [sum(0.5 if a == b else float(b < a) for b in there) for a in here]
+        np.testing.assert_allclose(found, slow, atol=2e-3)
+
+
+def test_the_standard_error_from_places_is_the_exact_one() -> None:
+    for seed, kind in enumerate(KINDS):
+        made = scored(np.random.default_rng(seed), kind).test
+        exact = clustered_auc(*laid_together(made))
+        found, blind = (from_sums(made, bins=1024, placed=placed)[0].auc() for placed in (True, False))
+        assert exact.variance is not None
+        assert found.variance is not None
+        assert blind.variance is not None
+        assert np.sqrt(found.variance) == pytest.approx(np.sqrt(exact.variance), abs=1e-6)
+        assert abs(found.variance - blind.variance) > 1e-12
 
 
 @settings(deadline=None, max_examples=25)

@@ -27,9 +27,10 @@ SMALLEST = 5
 
 @dataclass(frozen=True)
 class Agreement:
-    """Over data sets: root mean squares of the AUC's and the standard error's error, the largest, and bounds that held."""
+    """Over data sets: root mean square and largest of the AUC's and of the standard error's error, and bounds that held."""
 
     auc: float
+    auc_most: float
     error: float
     error_most: float
     held: int
@@ -50,7 +51,7 @@ def agreement(count: int, *, seed: int = 0) -> dict[str, Agreement]:
             ("64", PLAIN_BINS, 1, made.val),
             ("64 merged", PLAIN_BINS, SMALLEST, made.val),
         ):
-            sums, _ = from_sums(made.test, bins=bins, smallest=smallest, first=first)
+            sums, _ = from_sums(made.test, bins=bins, smallest=smallest, first=first, placed=bins == SECURE_BINS)
             told = sums.auc()
             assert told.auc is not None
             assert told.variance is not None
@@ -63,19 +64,21 @@ def agreement(count: int, *, seed: int = 0) -> dict[str, Agreement]:
 def _agreement(rows: np.ndarray) -> Agreement:
     root = np.sqrt(np.square(rows).mean(axis=0))
     held = int((np.abs(rows[:, 0]) <= rows[:, 2] + 1e-12).sum())
-    return Agreement(float(root[0]), float(root[1]), float(np.abs(rows[:, 1]).max()), held, float(rows[:, 2].mean()))
+    most = np.abs(rows).max(axis=0)
+    return Agreement(float(root[0]), float(most[0]), float(root[1]), float(most[1]), held, float(rows[:, 2].mean()))
 
 
 def federated_auc(count: int = 300) -> Finding:
     """Five sites, some 659 patients and 2,000 images, a fifth each of five kinds of scores, two of them saturated."""
     found = agreement(count)
     told = "; ".join(
-        f"{name} bins: AUC RMS {a.auc:.1e}, standard error RMS {a.error:.1e} (most {a.error_most:.1e}), "
+        f"{name} bins: AUC RMS {a.auc:.1e} (most {a.auc_most:.1e}), "
+        f"standard error RMS {a.error:.1e} (most {a.error_most:.1e}), "
         f"within the bound {a.held}/{count} (mean bound {a.bound:.1e})"
         for name, a in found.items()
     )
-    fine = found["1024"].auc <= 3e-5 and found["1024"].error <= 1e-6 and found["64"].auc <= 1e-3
-    want = f"1024: AUC RMS ≤ 3e-5, standard error RMS ≤ 1e-6; 64: AUC RMS ≤ 1e-3; merged: {count} bounds hold"
+    fine = found["1024"].auc <= 3e-5 and found["1024"].error_most <= 1e-6 and found["64"].auc <= 1e-3
+    want = f"1024: AUC RMS ≤ 3e-5, standard error ≤ 1e-6 in each; 64: AUC RMS ≤ 1e-3; merged: {count} bounds hold"
     return Finding(told, want, fine and found["64 merged"].held == count)
 
 
@@ -98,7 +101,7 @@ def coverage(count: int, *, seed: int = 0) -> Coverage:
         labels, p, whose = laid_together(sites)
         intervals = [
             clustered_auc(labels, p, whose),
-            from_sums(sites, bins=SECURE_BINS)[0].auc(),
+            from_sums(sites, bins=SECURE_BINS, placed=True)[0].auc(),
             from_sums(sites, bins=PLAIN_BINS, smallest=SMALLEST)[0].auc(),
             clustered_auc(labels, p, np.arange(len(p))),
         ]

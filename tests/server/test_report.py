@@ -110,6 +110,67 @@ def test_links_and_definitions_lead_somewhere(run: Path) -> None:
     assert len(page.ids) == len(set(page.ids))
 
 
+class Hovers(HTMLParser):
+    """What a mouse alone would show: `title` of elements and of SVG groups, with the words of the figure they are in."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.stack: list[tuple[str, dict[str, str | None], list[str]]] = []
+        self.unreachable: list[str] = []
+        self.hovers = 0
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in _VOID:
+            self.stack.append((tag, dict(attrs), []))
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert "title" not in dict(attrs)
+
+    def handle_data(self, data: str) -> None:
+        if self.stack:
+            self.stack[-1][2].append(data)
+
+    def handle_endtag(self, tag: str) -> None:
+        _, given, words = self.stack.pop()
+        said = "".join(words)
+        focusable = given.get("tabindex") == "0" or tag in ("a", "summary", "button")
+        if "data-tip" in given or "title" in given:
+            self.hovers += 1
+            hover = given.get("data-tip") or given.get("title") or ""
+            self.unreachable += [] if focusable or hover in said else [hover]
+        if tag == "title" and self.stack[-1][0] == "g":
+            self.hovers += 1
+            figure = next(one for one in self.stack if one[0] == "figure")
+            figure[1].setdefault("hovers", "")
+            figure[1]["hovers"] = f"{figure[1]['hovers']}\n{said}"
+            return
+        if tag == "figure":
+            items = said.split("\n")
+            self.unreachable += [one for one in (given.get("hovers") or "").split("\n") if one and one not in items]
+        if self.stack and tag != "title":
+            self.stack[-1][2].append(said)
+
+
+def test_what_hovers_is_reached_without_a_mouse(run: Path) -> None:
+    """A definition's term takes focus; a picture's hover texts stand word for word in a list beside it."""
+    html, _ = read(run)
+    found = Hovers(html)
+    assert found.hovers > 200
+    assert found.unreachable == []
+    mute = re.sub(r'<details class="said">.*?</details>', "", html, flags=re.DOTALL)
+    assert len(Hovers(mute).unreachable) > 100, "the lists are what makes them reachable"
+    assert Hovers('<p><span title="more than is seen">seen</span></p>').unreachable == ["more than is seen"]
+
+
+def test_focus_shows(run: Path) -> None:
+    style = re.search("<style>(.*?)</style>", read(run)[0], re.DOTALL)
+    assert style is not None
+    assert ":focus-visible { outline: 2px solid" in style[1]
+    assert ".term:focus::after" in style[1]
+    assert not re.search(r"outline:\s*(none|0)", style[1])
+
+
 def test_the_policy_allows_exactly_this_style(run: Path) -> None:
     import base64
     import hashlib

@@ -9,7 +9,7 @@ import pytest
 from statsmodels.stats.proportion import proportion_confint
 
 from server.report.reading import read_run
-from server.report.scores import CUTOFFS, curves, net_benefit
+from server.report.scores import CUTOFFS, benefit_reach, curves, net_benefit
 from tests.server.report_folder import Folder
 
 
@@ -46,3 +46,42 @@ def test_a_points_interval_is_wilsons_with_patients_as_trials(tmp_path: Path) ->
         patients, hits = len({line[0] for line in here}), sum(line[2] == "1" for line in here)
         bounds = proportion_confint(hits / len(here) * patients, patients, method="wilson")
         assert (cell.low, cell.high) == pytest.approx(bounds)
+
+
+def test_the_band_of_net_benefit_is_the_patient_bootstraps() -> None:
+    """Patients with one to five images that depend on each other; the closed form against 4,000 draws of patients."""
+    rng = np.random.default_rng(3)
+    patients = np.repeat(np.arange(150), rng.integers(1, 6, 150))
+    shared = rng.standard_normal(150)[patients]
+    truth = rng.permutation(150)[patients] < 60
+    scores = 1 / (1 + np.exp(-(shared + 0.5 * rng.standard_normal(len(patients)) + 1.2 * (truth - 0.5))))
+    gain = np.where(scores[:, None] >= CUTOFFS, np.where(truth[:, None], 1.0, -CUTOFFS / (1 - CUTOFFS)), 0.0)
+    sums = np.stack([gain[patients == who].sum(axis=0) for who in range(150)])
+    cases = np.bincount(patients)
+    draws = rng.multinomial(150, np.full(150, 1 / 150), 4000).astype(np.float64)
+    drawn = draws @ sums / (draws @ cases)[:, None]
+    reach = benefit_reach(truth, scores, patients)
+    there = [9, 19, 29, 49]
+    np.testing.assert_allclose(reach[there], 1.976 * drawn.std(axis=0)[there], rtol=0.06)
+    alone = benefit_reach(truth, scores, np.arange(len(truth)))
+    assert (alone[there] < 0.9 * reach[there]).all(), "images for patients would claim too much"
+
+
+def test_the_band_covers_and_a_single_patient_has_none() -> None:
+    rng = np.random.default_rng(4)
+    inside = np.zeros(len(CUTOFFS))
+    everybody = _drawn(rng, 40_000)
+    true = net_benefit(everybody[0], everybody[1])
+    for _ in range(300):
+        truth, scores, patients = _drawn(rng, 80)
+        inside += np.abs(net_benefit(truth, scores) - true) <= benefit_reach(truth, scores, patients)
+    assert (inside[[9, 29, 49]] / 300 > 0.91).all()
+    assert (inside[[9, 29, 49]] / 300 < 0.985).all()
+    assert np.isinf(benefit_reach(np.array([True, False]), np.array([0.6, 0.3]), np.zeros(2, dtype=np.int64))).all()
+
+
+def _drawn(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    patients = np.repeat(np.arange(count), rng.integers(1, 5, count))
+    truth = (rng.random(count) < 0.4)[patients]
+    x = rng.standard_normal(count)[patients] + rng.standard_normal(len(patients)) + 1.5 * (truth - 0.5)
+    return truth, 1 / (1 + np.exp(-x)), patients

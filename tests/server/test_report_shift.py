@@ -10,7 +10,7 @@ import pytest
 
 from common.page.drawing import Scale
 from server.report import write_report
-from server.report.curves import _within
+from server.report.decision import _within
 from server.report.glossary import GLOSSARY
 from tests.server.report_folder import Folder
 from tests.server.test_report import Page
@@ -88,6 +88,19 @@ def test_sums_are_shown_with_their_largest_error(tmp_path: Path, bound: float, c
     paired = {row[0]: row[-1].split() for row in page.tables["contrasts", "in-federation"] if row[1].startswith("All")}
     exact = ["−.013", "−.030", "to", ".004,", "p", ".160"]
     assert paired == {"pooled": ["–", "cells", "too", "coarse"] if coarse else exact, "local": exact}
+
+
+def test_a_decision_curve_from_sums_is_drawn_and_said(tmp_path: Path) -> None:
+    """Means over seeds of the rows' points; share .4 gives the frame its top; no band, and why."""
+    points = [
+        {"threshold": t / 20, "model": 0.4 - 0.3 * t / 20, "everybody": 0.4 - 0.6 * t / (20 - t)} for t in range(1, 20)
+    ]
+    html, page = read(tmp_path, auc_federated=0.8, net_benefit=points)
+    words = " ".join("".join(page.words).split())
+    assert "Net benefit over all centers" in html
+    assert "federated, net benefit: .37 at .1, .34 at .2, .31 at .3, .25 at .5" in words
+    assert "No intervals: they would need sums by patient at every threshold probability" in words
+    assert "Net benefit over all centers" not in read(tmp_path / "without", auc_federated=0.8)[0]
 
 
 def test_a_line_that_leaves_the_frame_is_not_drawn_along_its_edge() -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 from sklearn.metrics import roc_auc_score
 
 from client.evidence import report_part
@@ -21,8 +22,10 @@ from common.files import read_json
 from common.orders import EvaluateOrder, EvaluateReport, SiteCard, TrainOrder
 from common.tasks import Task
 from common.update import Weights
-from server.final import evaluate_finally
+from server.final import _row_without_cases, evaluate_finally
 from server.records import Records, read_records
+from server.report import write_report
+from server.report.reading import Row as ReadRow
 from server.rounds import Evaluated, Outcome, Roster, Trained
 from tests.experiments import experiment_table
 from tests.faults.small_sites import write_site
@@ -142,6 +145,28 @@ def test_all_cases_from_sums_alone(tmp_path: Path) -> None:
     )
     assert row["suppressed"] == []
     assert [stage for stage, _ in federation.asked] == ["first-pass", "counts", "placements"]
+
+
+def test_an_interval_that_would_claim_too_much_is_left_out(tmp_path: Path) -> None:
+    """Cells of six patients at sites of a dozen: the AUC may err by more than half of its interval, and results say so."""
+    rows, _, _ = evaluated(tmp_path / "run", three_sites(tmp_path, dict.fromkeys(SIZES, 6)))
+    row = rows["all"]
+    assert (row["auc_low"], row["auc_high"], row["why"]) == (None, None, "coarse")
+    assert (row["auc_federated_low"], row["auc_federated_high"], row["auc_federated_why"]) == (None, None, "coarse")
+    half = 1.96 * float(np.sqrt(row["auc_variance"]))
+    assert row["auc_federated_bound"] > 0.8 * half
+    assert row["auc"] is not None
+    report = write_report(tmp_path / "run").read_text(encoding="utf-8")
+    assert "cells too coarse for an interval" in report
+    fine, _, _ = evaluated(tmp_path / "fine", three_sites(tmp_path / "again", {}))
+    assert (fine["all"]["auc_federated_why"], fine["all"]["auc_low"] is None) == (None, False)
+
+
+def test_a_site_without_a_case_can_be_read_back() -> None:
+    experiment = parse(Experiment, experiment_table([Path("ash")]), where="test")
+    row = asdict(_row_without_cases("ash", experiment, ("birch",), True, 0.5))
+    found = TypeAdapter(ReadRow).validate_python(row)
+    assert (found.n_images, found.auc, found.why, found.suppressed) == (0, None, "too-few", ())
 
 
 def test_a_site_whose_policy_keeps_it_out_is_named(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,20 @@ def test_the_federated_numbers_stand_beside_the_exact_ones(compared: Compared) -
         assert row["auc_mean_of_sites"] == pytest.approx(np.mean(own))
         assert row["suppressed"] == []
     assert all(row["auc_federated"] is None for row in rows if row not in found)
+
+
+def test_a_contrast_of_coarse_sums_claims_no_interval() -> None:
+    from server.statistics import Contrast
+    from simulation.evidence import _without_coarse
+
+    numbers = {"delta_federated": 0.02, "low_federated": -0.01, "high_federated": 0.05, "p_federated": 0.2}
+    one = Contrast("federated", "pooled", "in-federation", "all", 0.02, -0.01, 0.05, 0.2, **numbers)
+    assert _without_coarse(one, {"local"}) == one
+    bare = _without_coarse(one, {"pooled"})
+    assert (bare.delta_federated, bare.low_federated, bare.high_federated, bare.p_federated) == (0.02, None, None, None)
+    assert (bare.low, bare.p) == (-0.01, 0.2)
+    local = replace(one, b="local")
+    assert _without_coarse(local, {"federated"}) == local, "against local every site's test is exact"
 
 
 def test_the_paired_test_from_sums_stands_beside_the_bootstrap(compared: Compared) -> None:

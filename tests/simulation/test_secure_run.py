@@ -150,7 +150,7 @@ def test_what_a_site_sends_is_small(hidden: tuple[Path, WatchedGrid]) -> None:
         if m.metadata.message_type == "evaluate.sums_seal" and m.metadata.dst_node_id == 1 and m.has_content()
     ]
     assert len(sent) == 9
-    assert sum(sent) < 3 * (64 << 10)
+    assert sum(sent) < 3 * (42 << 10)
 
 
 @pytest.mark.parametrize(("kind", "seed"), [("query.sums_key", 1), ("evaluate.sums_seal", 2)])
@@ -170,7 +170,7 @@ def test_the_total_without_a_site_is_exact(sites: list[Path]) -> None:
     """Counts, then placements among them: what the sites send under masks, against all of their cases at once."""
     from client.app import app
 
-    about = parse(Experiment, experiment_table(sites), where="test")
+    about = parse(Experiment, experiment_table(sites, evaluation={"secure": True}), where="test")
     grid = WatchedGrid(app, sites, lose={"evaluate.sums_seal": 2})
     federation, weights = FlowerFederation(grid, about), initial_weights(about)
     federation.gather(SIZES)
@@ -201,7 +201,7 @@ def test_the_total_without_a_site_is_exact(sites: list[Path]) -> None:
         loss_sum=-np.log(np.where(labels == 1, scores, 1 - scores)).sum(),
     )
     assert counted.sums is not None
-    assert counted.histograms == (ScoreHistogram.of(labels, scores, whose, edges=edges),)
+    assert counted.histograms == (ScoreHistogram.of(labels, scores, whose, edges=edges, placed=True),)
     assert counted.sums.confusion == expected.confusion
     assert (counted.sums.sites, counted.sums.n_images) == (("ash", "birch", "elm"), expected.n_images)
     assert counted.sums.n_patients == expected.n_patients
@@ -226,7 +226,7 @@ def told_in_clear(
 ) -> InfluenceSums:
     """The influence sums where the server knows every site's histogram."""
     flags = [whose // 1000 == n for n in np.unique(whose // 1000)]
-    told = tuple(ScoreHistogram.of(labels[w], scores[w], whose[w], edges=edges) for w in flags)
+    told = tuple(ScoreHistogram.of(labels[w], scores[w], whose[w], edges=edges, placed=True) for w in flags)
     known, total = Pool(told, np.asarray(edges)), InfluenceSums.zero(center or 0.0)
     for n, w in enumerate(flags):
         placed = place(labels[w], scores[w], known.others(n))
