@@ -25,8 +25,6 @@ from client.site import Site
 from common.errors import EvaluationsExhausted, RunFailed
 from common.files import append_line, sha256_bytes
 from common.orders import EvaluateOrder
-from common.update import Weights
-from common.weights import fingerprint
 
 _FILE = "evaluations.jsonl"
 
@@ -44,16 +42,17 @@ class Answered:
         return self.damaged + sum(len(asked) for asked in self.requests.values())
 
 
-def count_evaluation(folder: Path, site: Site, order: EvaluateOrder, weights: Weights, *, terms: str = "") -> None:
+def count_evaluation(folder: Path, site: Site, order: EvaluateOrder, *, weights: str, terms: str = "") -> None:
     """Write down that `order` is about to be answered about a training site's patients; a held-out site only evaluates.
 
-    `folder` is where the site keeps its state, `terms` what else decides the answer. Raises EvaluationsExhausted where the
+    `folder` is where the site keeps its state, `weights` the fingerprint of those that came with the order, `terms` what
+    else decides the answer. Raises EvaluationsExhausted where the
     policy allows no more, RunFailed where it cannot be written down: then nothing may be answered.
     """
     if site.role == "held-out":
         return
     state, policy, run = folder / "state", site.policy, order.run
-    asked = (TypeAdapter(EvaluateOrder).dump_json(order), site.data_sha256, fingerprint(weights), terms)
+    asked = (TypeAdapter(EvaluateOrder).dump_json(order), site.data_sha256, weights, terms)
     request = sha256_bytes(b"|".join(one if isinstance(one, bytes) else one.encode() for one in asked))
     with _alone(state, site=site.id):
         answered = read_answered(folder)
@@ -91,7 +90,9 @@ def _content(path: Path) -> bytes:
     except FileNotFoundError:
         return b""
     except OSError as error:
-        raise RunFailed(f"state/{_FILE} cannot be read ({error.strerror}); restore it, or let the client read it") from None
+        raise RunFailed(
+            f"state/{_FILE} cannot be read ({error.strerror}); restore it, or let the client read it"
+        ) from None
 
 
 def _parsed(line: bytes) -> tuple[str | None, str]:

@@ -269,6 +269,6 @@ def noisy_mean(clipped: ClippedSum, *, noise_multiplier: float, divisor: float, 
     return noisy
 
 
-def _pieces(tensor: Tensor) -> tuple[Tensor, ...]:
+def _pieces(tensor: Tensor) -> Sequence[Tensor]:
     """A dense tensor's values in the order of its memory, as views that fit the processor's cache."""
-    return tensor.as_strided((tensor.numel(),), (1,)).split(_PIECE)
+    return torch.split(tensor.as_strided((tensor.numel(),), (1,)), _PIECE)

@@ -48,7 +48,8 @@ def answer_seal(
         )
 
     def compute() -> Mapping[str, ArrayLike]:
-        count_evaluation((custody or Custody()).folder(site), site, asked, weights, terms=order.terms.digest)
+        folder = (custody or Custody()).folder(site)
+        count_evaluation(folder, site, asked, weights=fingerprint(weights), terms=order.terms.digest)
         return evaluation_numbers(_sums_by_part(site, asked, weights))
 
     request = b"|".join((TypeAdapter(EvaluateOrder).dump_json(asked), site.data_sha256.encode()))

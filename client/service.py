@@ -33,7 +33,7 @@ from common.files import write_atomic
 from common.orders import EvaluateOrder, EvaluateReport, Part, PartReport, SiteCard, TrainOrder, TrainReport
 from common.private_orders import CardOrder
 from common.update import Weights, difference, norm
-from common.weights import get_weights, set_weights
+from common.weights import fingerprint, get_weights, set_weights
 
 if TYPE_CHECKING:
     from common.model import AttentionNet
@@ -170,7 +170,7 @@ def answer_evaluate(
     began = time.monotonic()
     use_threads(order.threads)
     require_task(site, order.task)
-    count_evaluation((custody or Custody()).folder(site), site, order, weights)
+    count_evaluation((custody or Custody()).folder(site), site, order, weights=fingerprint(weights))
     parts: dict[str, PartReport] = {}
     for name, splits in order.parts.items():
         rows = site.rows(*splits)

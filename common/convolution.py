@@ -196,14 +196,12 @@ def _folded(slopes_PV: Tensor, images: int, side: torch.Size, geometry: Any, *, 
     taps, stride, padding = geometry
     if as_torch:
         slopes_BVP = slopes_PV.view(images, -1, slopes_PV.shape[1]).transpose(1, 2)
-        return F.fold(slopes_BVP, list(side), taps, padding=padding, stride=stride)
+        return F.fold(slopes_BVP, (side[0], side[1]), taps, padding=padding, stride=stride)
     rows, columns = ((n + 2 * p - taps) // s + 1 for n, p, s in zip(side, padding, stride, strict=True))
     slopes = slopes_PV.view(images, rows, columns, taps, taps, -1)
     dtype = torch.promote_types(slopes.dtype, torch.float32)
     height, width = side
-    padded = slopes.new_zeros(
-        images, height + 2 * padding[0], width + 2 * padding[1], slopes.shape[-1], dtype=dtype
-    )
+    padded = slopes.new_zeros(images, height + 2 * padding[0], width + 2 * padding[1], slopes.shape[-1], dtype=dtype)
     for i in range(taps):
         for j in range(taps):
             to = padded[:, i : i + stride[0] * rows : stride[0], j : j + stride[1] * columns : stride[1]]

@@ -66,7 +66,7 @@ class Entropy:
         """Overwrite `into` with the stream's next bytes."""
         for at in range(0, into.nbytes, len(_ZEROS)):
             size = min(len(_ZEROS), into.nbytes - at)
-            self._stream.update_into(_ZEROS[:size], into.view(np.uint8)[at : at + size])
+            self._stream.update_into(_ZEROS[:size], into.view(np.uint8).data[at : at + size])
 
 
 def _to_uniform(words: NDArray[np.uint64]) -> NDArray[np.float64]:

@@ -19,6 +19,7 @@ from client.sealing import answer_seal
 from client.service import answer_evaluate, answer_query
 from client.site import Site, load_site
 from common.errors import EvaluationsExhausted, RunFailed
+from common.weights import fingerprint
 from tests.client.test_sent import asked, sealing
 from tests.faults.small_sites import write_site
 
@@ -35,7 +36,7 @@ def opened(folder: Path, **policy: int) -> Site:
 def ask(site: Site, numbers: Sequence[int], run: str = "r") -> None:
     order, weights = asked("progress")
     for number in numbers:
-        count_evaluation(site.folder, site, replace(order, run=run, round=number), weights)
+        count_evaluation(site.folder, site, replace(order, run=run, round=number), weights=fingerprint(weights))
 
 
 def test_beyond_the_limit_of_a_run_and_of_all_runs_nothing_is_answered(tmp_path: Path) -> None:
@@ -43,11 +44,11 @@ def test_beyond_the_limit_of_a_run_and_of_all_runs_nothing_is_answered(tmp_path:
     order, weights = asked("progress")
     first = answer_evaluate(site, order, weights)
     answer_evaluate(site, replace(order, round=3), weights)
-    with pytest.raises(EvaluationsExhausted, match="site ash has answered 2 evaluations of run r, all that policy.eval"):
+    with pytest.raises(EvaluationsExhausted, match="site ash has answered 2 evaluations of run r, all that policy"):
         answer_evaluate(site, replace(order, round=4), weights)
     assert answer_evaluate(site, order, weights).parts == first.parts, "what was answered before is answered again"
     answer_evaluate(site, replace(order, run="other"), weights)
-    with pytest.raises(EvaluationsExhausted, match="has answered 3 evaluations in all, which is what policy.eval"):
+    with pytest.raises(EvaluationsExhausted, match="has answered 3 evaluations in all, which is what policy"):
         answer_evaluate(site, replace(order, run="third"), weights)
     assert len((site.folder / "private" / "sent.jsonl").read_text().splitlines()) == 4
 
@@ -70,7 +71,7 @@ def test_the_same_request_is_counted_once_and_any_other_anew(tmp_path: Path) -> 
     other = {name: array + 1 for name, array in weights.items()}
     for _ in range(2):
         for what, how in ((order, weights), (replace(order, threshold=0.25), weights), (order, other)):
-            count_evaluation(site.folder, site, what, how)
+            count_evaluation(site.folder, site, what, weights=fingerprint(how))
     assert read_answered(site.folder).in_all == 3
     assert {run: len(requests) for run, requests in read_answered(site.folder).requests.items()} == {"r": 3}
 

@@ -20,7 +20,9 @@ from common.private_orders import CardOrder
 from tests.client.test_importers_folder import two_classes
 
 PRIVATE = CardOrder(private=True)
-COMPLAINT = "site ours: nominal_patients was rounded from its true count, which privacy must not let out; in its site.toml"
+COMPLAINT = (
+    "site ours: nominal_patients was rounded from its true count, which privacy must not let out; in its site.toml"
+)
 
 
 def imported(folder: Path, *, each: int, nominal: int | None = None) -> Site:
