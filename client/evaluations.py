@@ -18,13 +18,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pydantic import TypeAdapter
-
-from client.site import Site
+from common.config import to_table
 from common.errors import EvaluationsExhausted, RunFailed
 from common.files import append_line, sha256_bytes
-from common.orders import EvaluateOrder
+
+if TYPE_CHECKING:
+    from client.site import Site
+    from common.orders import EvaluateOrder
 
 _FILE = "evaluations.jsonl"
 
@@ -52,8 +54,8 @@ def count_evaluation(folder: Path, site: Site, order: EvaluateOrder, *, weights:
     if site.role == "held-out":
         return
     state, policy, run = folder / "state", site.policy, order.run
-    asked = (TypeAdapter(EvaluateOrder).dump_json(order), site.data_sha256, weights, terms)
-    request = sha256_bytes(b"|".join(one if isinstance(one, bytes) else one.encode() for one in asked))
+    asked = json.dumps([to_table(order), site.data_sha256, weights, terms], sort_keys=True)
+    request = sha256_bytes(asked.encode())
     with _alone(state, site=site.id):
         answered = read_answered(folder)
         of_run = answered.requests.get(run, frozenset())
