@@ -38,6 +38,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     importer.add_argument("--pattern", metavar="REGEX", help="smclud, folder: its group `patient` names the patient")
     importer.add_argument("--map", metavar="FILE", help="csv: what the columns mean (TOML)")
     importer.add_argument("--site", metavar="ID", help="folder, csv, dicom: the site's id")
+    importer.add_argument(
+        "--nominal-patients",
+        type=int,
+        metavar="N",
+        help="the number of patients that each site declares to the outside, not its true one; private training asks for it",
+    )
     importer.add_argument("--password-file", metavar="FILE", help="the file that holds the archive's password")
     add_json(importer)
     checker = command(
@@ -133,8 +139,9 @@ def _ledger(options: argparse.Namespace) -> int:
     from client.manifest import load_manifest
     from client.spending import account_of, as_table, as_text
 
-    account = account_of(options.site, load_manifest(options.site))
-    show(as_table(account), as_json=options.json, text=as_text(account))
+    manifest = load_manifest(options.site)
+    account = account_of(options.site, manifest)
+    show(as_table(account, manifest.policy), as_json=options.json, text=as_text(account, manifest.policy))
     return 0
 
 

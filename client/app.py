@@ -2,7 +2,7 @@
 
 The site folder comes from the node's own configuration (`site="…"`), or, under Flower's simulation engine, from the
 environment variable SONOFED_SITES (folders joined by the path separator) and the node's partition number. Where the ledger
-lies and whether draws are seeded for a demonstration also stand there (`ledgers="…"`, `insecure-demo=true`, or the variables
+and the count of evaluations lie and whether draws are seeded for a demonstration also stand there (`ledgers="…"`, `insecure-demo=true`, or the variables
 SONOFED_LEDGERS and SONOFED_INSECURE_DEMO): whoever starts the client decides it, and no message can.
 """
 
@@ -77,7 +77,7 @@ def train(message: Message, context: Context) -> Message:
 def evaluate(message: Message, context: Context) -> Message:
     """Score the site's own cases."""
     order, weights = unpack(EvaluateOrder, message.content), weights_of(message.content.array_records["arrays"])
-    report = answer_evaluate(_site(context), order, weights)
+    report = answer_evaluate(_site(context), order, weights, custody=_custody(context))
     return Message(pack(report), reply_to=message)
 
 
@@ -94,7 +94,7 @@ def sums_key(message: Message, context: Context) -> Message:
 def sums_seal(message: Message, context: Context) -> Message:
     """Score the site's own cases; the sums leave under masks."""
     order, weights = unpack(SealOrder, message.content), weights_of(message.content.array_records["arrays"])
-    about, words = answer_seal(_site(context), order, weights)
+    about, words = answer_seal(_site(context), order, weights, custody=_custody(context))
     return Message(pack(about, words_array(words)), reply_to=message)
 
 

@@ -24,7 +24,8 @@ CovariateKind = Literal["number", "yes-no", "category"]
 
 _HEADER = """\
 # What this site is and what it allows; configs/sites/example.toml explains each key.
-# nominal_patients may be known outside: set it to a number that does not follow the true count.
+# nominal_patients may be known outside: set it to a number that does not follow the true count. Where nominal_declared is
+# false it was rounded from that count, and this site does not train with privacy: choose it, then set nominal_declared = true.
 
 """
 
@@ -38,6 +39,7 @@ class Policy:
     `smallest_group`: numbers about fewer patients do not leave (`client.evidence` keeps to it in evaluations);
     `evaluation_sends`: what an evaluation may send (`client.sent` logs what it did): the site's own `numbers`, `sums` about
     them that the server reads, and `masked-sums` of which it reads only the total over sites;
+    `evaluations_per_run`, `evaluations_in_all`: how many evaluations a training site answers (`client.evaluations` counts);
     `code`: only what is installed at the site may run.
     """
 
@@ -46,6 +48,8 @@ class Policy:
     privacy_required: bool = False
     smallest_group: Annotated[int, Field(ge=1)] = 5
     evaluation_sends: tuple[Sends, ...] = ("numbers", "sums", "masked-sums")
+    evaluations_per_run: Annotated[int, Field(ge=0)] = 500
+    evaluations_in_all: Annotated[int, Field(ge=0)] = 5000
     code: Literal["installed"] = "installed"
 
 
@@ -53,8 +57,9 @@ class Policy:
 class Manifest:
     """`site.toml`, parsed.
 
-    `nominal_patients`: the public stand-in for the number of patients; `split_seed`: what drew the split where there is
-    no official one; `purpose`: what a held-out site is for, such as `caliper-shortcut`; `artificial`: cut from one center
+    `nominal_patients`: the public stand-in for the number of patients; `nominal_declared`: whether a person chose it, as
+    private training asks, or an import rounded it from the true count; `split_seed`: what drew the split where there is no
+    official one; `purpose`: what a held-out site is for, such as `caliper-shortcut`; `artificial`: cut from one center
     for an experiment, not a center of its own, which reports must say; `covariates`: how each further column of cases.csv
     is to be read.
     """
@@ -62,6 +67,7 @@ class Manifest:
     id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
     task: Task
     nominal_patients: Annotated[int, Field(ge=1)]
+    nominal_declared: bool = True
     role: Role = "train"
     purpose: str | None = None
     split_seed: Annotated[int, Field(ge=0)] = 0

@@ -38,12 +38,15 @@ from torch.nn import functional as F
 from client.augment import augment, normalise
 from client.precision import Place
 from common.config import Augmentation
-from common.convolution import Conv, unfold_patches
+from common.convolution import Conv, few_at_a_time
 from common.entropy import Entropy
 from common.model import AttentionNet
 from common.norm import GroupNorm
+from common.patches import unfold_patches
 
 Way = Literal["by-patient", "by-sample"]
+_PIECE = 1 << 17
+"""Values that get their noise at a time."""
 
 
 @dataclass(frozen=True)
@@ -120,18 +123,23 @@ class Lesson:
 
 def by_patient(lesson: Lessons, units: Sequence[Unit], *, clip: float) -> ClippedSum:
     """One backward pass per unit; no more images in memory than one unit has."""
-    trained = lesson.trained
-    total = [torch.zeros_like(parameter) for parameter in trained]
-    for unit in units:
-        gradients = torch.autograd.grad(lesson.losses([unit]).mean(), trained, materialize_grads=True)
-        norm = _norm(gradients)
-        if norm < math.inf:
-            torch._foreach_add_(total, list(gradients), alpha=min(1.0, clip / norm) if norm else 0.0)
+    total = [torch.zeros_like(parameter) for parameter in lesson.trained]
+    same = [torch.empty_like(sum_) for sum_ in total] if lesson.where.bf16 else []
+    with few_at_a_time(lesson.model, bf16=lesson.where.bf16):
+        trained = lesson.trained
+        for unit in units:
+            gradients = list(torch.autograd.grad(lesson.losses([unit]).mean(), trained, materialize_grads=True))
+            if same:
+                torch._foreach_copy_(same, gradients)
+                gradients = same
+            norm = _norm(gradients)
+            if norm < math.inf:
+                torch._foreach_add_(total, gradients, alpha=min(1.0, clip / norm) if norm else 0.0)
     return ClippedSum(total, clip)
 
 
-def _norm(gradients: Sequence[Tensor]) -> float:
-    norms = torch._foreach_norm(list(gradients))
+def _norm(gradients: list[Tensor]) -> float:
+    norms = torch._foreach_norm(gradients)
     return float(torch.linalg.vector_norm(torch.stack(norms).double()))
 
 
@@ -254,8 +262,14 @@ def noisy_mean(clipped: ClippedSum, *, noise_multiplier: float, divisor: float, 
     """
     sigma = noise_multiplier * clipped.sensitivity
     grid = 2.0 ** (np.floor(np.log2(sigma)) - 18)
-    noisy = []
-    for tensor in clipped.tensors:
-        noise = torch.from_numpy(entropy.normal(tensor.numel())).view(tensor.shape).to(tensor)
-        noisy.append(torch.add(tensor, noise, alpha=sigma).div_(grid).round_().mul_(grid / divisor))
+    noisy = [torch.empty_like(tensor) for tensor in clipped.tensors]
+    for tensor, out in zip(clipped.tensors, noisy, strict=True):
+        for sums, mean in zip(_pieces(tensor), _pieces(out), strict=True):
+            noise = torch.from_numpy(entropy.normal(len(sums))).to(sums)
+            torch.add(sums, noise, alpha=sigma, out=mean).div_(grid).round_().mul_(grid / divisor)
     return noisy
+
+
+def _pieces(tensor: Tensor) -> Sequence[Tensor]:
+    """A dense tensor's values in the order of its memory, as views that fit the processor's cache."""
+    return torch.split(tensor.as_strided((tensor.numel(),), (1,)), _PIECE)

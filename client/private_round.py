@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from client.ledger import Account, Released, Request, opened
-from client.site import Site
+from client.site import Site, require_declared
 from common.config import parse, to_table
 from common.errors import LedgerRefused
 from common.files import sha256_bytes
@@ -37,10 +37,13 @@ class Custody:
     ledgers: Path | None = None
     insecure_demo: bool = False
 
+    def folder(self, site: Site) -> Path:
+        """Below which `site` keeps what it has spent and answered."""
+        return site.folder if self.ledgers is None else self.ledgers / site.id
+
     def account(self, site: Site) -> Account:
         """The ledger of `site`."""
-        folder = site.folder if self.ledgers is None else self.ledgers / site.id
-        return Account(folder, site.id, site.policy.epsilon_cap, delta_of(site.nominal_patients))
+        return Account(self.folder(site), site.id, site.policy.epsilon_cap, delta_of(site.nominal_patients))
 
 
 def answer_private(
@@ -48,8 +51,10 @@ def answer_private(
 ) -> tuple[TrainReport, Weights]:
     """One private round from `weights`, as `answer_train` makes a plain one; the change holds what trained, no more.
 
-    The report's every number follows from the site's nominal number of patients or from what was released.
+    The report's every number follows from the site's nominal number of patients or from what was released. BadInput where
+    that number was not declared by a person.
     """
+    require_declared(site)
     mechanism = mechanism_of(private.privacy, nominal_patients=site.nominal_patients, steps=private.steps)
     account = custody.account(site)
     request = Request(private.name, order.round, _content(site, order, private, weights))

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from client.memory import keep_freed_memory
 from client.precision import Place, place
 from client.private_features import SeenLesson, by_formula
 from client.private_gradients import ClippedSum, Lesson, Lessons, Unit, Way, by_patient, by_sample, noisy_mean
@@ -71,6 +72,8 @@ def private_steps(
     require_apart(model, plan)
     where = place(model, side=data.crops.shape[-1], precision=plan.precision, layout=plan.layout)
     way = way or ("by-sample" if where.device.type == "cuda" else "by-patient")
+    if where.device.type == "cpu":
+        keep_freed_memory()
     people = data.by_patient()
     with training_only(model, mechanism.trains):
         lesson = _lesson(model, data, plan, where, mechanism)

@@ -10,7 +10,9 @@ from pathlib import Path
 from numpy.typing import ArrayLike
 from pydantic import TypeAdapter
 
+from client.evaluations import count_evaluation
 from client.evidence import stage_sums
+from client.private_round import Custody
 from client.secure_sums import make_key, open_total, seal
 from client.sent import log_sealed
 from client.service import scores_of, use_threads
@@ -33,8 +35,10 @@ def answer_key(site: Site, order: KeyOrder, *, signing: Path | None = None) -> S
     return make_key(site.state, order, site=site.id, signing=signing)
 
 
-def answer_seal(site: Site, order: SealOrder, weights: Weights) -> tuple[Sealed, Words]:
-    """Evaluate, and seal the sums of every part that was asked for."""
+def answer_seal(
+    site: Site, order: SealOrder, weights: Weights, *, custody: Custody | None = None
+) -> tuple[Sealed, Words]:
+    """Evaluate, and seal the sums of every part that was asked for; EvaluationsExhausted as `answer_evaluate` says."""
     asked = order.evaluate
     if order.terms.run != named_by_model(asked.run, fingerprint(weights)):
         raise BadInput(f"site {site.id}: its key was asked for another model than came; ask for a new key")
@@ -44,6 +48,8 @@ def answer_seal(site: Site, order: SealOrder, weights: Weights) -> tuple[Sealed,
         )
 
     def compute() -> Mapping[str, ArrayLike]:
+        folder = (custody or Custody()).folder(site)
+        count_evaluation(folder, site, asked, weights=fingerprint(weights), terms=order.terms.digest)
         return evaluation_numbers(_sums_by_part(site, asked, weights))
 
     request = b"|".join((TypeAdapter(EvaluateOrder).dump_json(asked), site.data_sha256.encode()))

@@ -25,8 +25,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from client.cache import load_crops
+from client.evaluations import count_evaluation
 from client.private_round import Custody, answer_private
-from client.site import Site, load_site, require_task
+from client.site import Site, load_site, require_declared, require_task
 from common.config import Crop, FedAvg, FedProx, Model
 from common.errors import BadInput
 from common.files import write_atomic
@@ -34,7 +35,7 @@ from common.orders import EvaluateOrder, EvaluateReport, Part, PartReport, SiteC
 from common.private_orders import CardOrder
 from common.repair_orders import Repair
 from common.update import Weights, difference, norm
-from common.weights import get_weights, set_weights
+from common.weights import fingerprint, get_weights, set_weights
 
 if TYPE_CHECKING:
     from client.repaired import Score
@@ -56,13 +57,17 @@ def answer_query(site: Site, order: CardOrder | None = None) -> SiteCard:
     """Who the site is, for the coordinator's roster.
 
     For a private run, or where the site's policy requires privacy, without its counts, and with a checksum of its data
-    that only the site can make.
+    that only the site can make; BadInput where its nominal number of patients was not declared.
     """
-    quiet = site.role == "train" and ((order is not None and order.private) or site.policy.privacy_required)
+    training = site.role == "train"
+    quiet = training and ((order is not None and order.private) or site.policy.privacy_required)
+    if quiet:
+        require_declared(site)
     return SiteCard(
         site=site.id,
         role=site.role,
         artificial=site.artificial,
+        evaluations=(site.policy.evaluations_per_run, site.policy.evaluations_in_all) if training else None,
         task=site.task,
         images={} if quiet else {part: len(site.rows(part)) for part in PARTS},
         patients=site.nominal_patients,
@@ -155,14 +160,20 @@ def proximal_of(strategy: FedAvg | FedProx) -> float:
             return 0.0
 
 
-def answer_evaluate(site: Site, order: EvaluateOrder, weights: Weights) -> EvaluateReport:
-    """The site's own exact numbers, and what the order's stage asks for, for each part that was asked."""
+def answer_evaluate(
+    site: Site, order: EvaluateOrder, weights: Weights, *, custody: Custody | None = None
+) -> EvaluateReport:
+    """The site's own exact numbers, and what the order's stage asks for, for each part that was asked.
+
+    EvaluationsExhausted where the site's policy allows no more of them.
+    """
     from client.evidence import report_looks
     from client.sent import log_report
 
     began = time.monotonic()
     use_threads(order.threads)
     require_task(site, order.task)
+    count_evaluation((custody or Custody()).folder(site), site, order, weights=fingerprint(weights))
     parts: dict[str, PartReport] = {}
     for name, splits in order.parts.items():
         rows = site.rows(*splits)

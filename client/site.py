@@ -21,6 +21,7 @@ __all__ = [
     "is_within",
     "load_site",
     "read_table",
+    "require_declared",
     "require_spacing",
     "require_task",
 ]
@@ -60,7 +61,7 @@ class Site:
     `images` and `masks` are paths relative to `folder`; a mask, a box, a device or a covariate that is absent is None.
     `labels` (N,) are indices in `task.classes`, `positive` (N,) says which are `task.positive`. `patients` (N,) are
     codes 0..P-1 in order of first appearance, `pseudonyms` (P,) their names. `splits` are what cases.csv says; `rows`
-    heeds the role too. `artificial` sites were cut from one center. `spacings` are mm per pixel, None where unknown.
+    heeds the role too. `nominal_declared`: a person chose `nominal_patients`. `artificial` sites were cut from one center. `spacings` are mm per pixel, None where unknown.
     `data_sha256` names the data: files, boxes, spacings, labels, splits and who belongs together, but no pseudonym, so
     that a new key leaves it alone.
     """
@@ -87,6 +88,7 @@ class Site:
     covariates: Mapping[str, tuple[str | None, ...]]
     spacings: tuple[float | None, ...]
     data_sha256: str
+    nominal_declared: bool = True
 
     def __len__(self) -> int:
         return len(self.images)
@@ -129,6 +131,15 @@ def require_task(site: Site, task: Task) -> None:
         raise BadInput(
             f"site {site.id}: its task is {_spell(site.task)}, the experiment's is {_spell(task)}; "
             "correct [task] in the experiment, or leave this site out"
+        )
+
+
+def require_declared(site: Site) -> None:
+    """Raise BadInput where `nominal_patients` follows from the true count, so that it may not leave a private site."""
+    if not site.nominal_declared:
+        raise BadInput(
+            f"site {site.id}: nominal_patients was rounded from its true count, which privacy must not let out; in its "
+            "site.toml choose a number that may be published, and set nominal_declared = true"
         )
 
 
@@ -263,6 +274,7 @@ def _assemble(folder: Path, manifest: Manifest, rows: list[dict[str, str]], *, r
         covariates=MappingProxyType({name: columns[name] for name in columns if name not in COLUMNS}),
         spacings=tuple(float(row[SPACING]) if row.get(SPACING) else None for row in rows),
         data_sha256=_data_sha256(manifest, rows, patients),
+        nominal_declared=manifest.nominal_declared,
     )
 
 

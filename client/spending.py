@@ -8,8 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from client.evaluations import read_answered
 from client.ledger import Account, Entry, read_entries
-from client.manifest import Manifest
+from client.manifest import Manifest, Policy
 from common.privacy import delta_of
 
 _BARS = " ▁▂▃▄▅▆▇█"
@@ -22,26 +23,32 @@ def account_of(folder: Path, manifest: Manifest) -> Account:
     return Account(folder, manifest.id, manifest.policy.epsilon_cap, delta)
 
 
-def as_table(account: Account) -> dict[str, Any]:
+def as_table(account: Account, policy: Policy) -> dict[str, Any]:
     """What `client ledger --json` prints."""
-    entries = read_entries(account)
+    entries, answered = read_entries(account), read_answered(account.folder)
     return {
         "site": account.site,
         "epsilon": _spent(entries),
         "cap": account.cap,
         "delta": account.delta,
         "insecure_demo": any(entry.insecure_demo for entry in entries),
+        "evaluations": {
+            "in_all": answered.in_all,
+            "cap_in_all": policy.evaluations_in_all,
+            "cap_per_run": policy.evaluations_per_run,
+            "runs": {run: len(asked) for run, asked in sorted(answered.requests.items())},
+        },
         "entries": [asdict(entry) for entry in entries],
     }
 
 
-def as_text(account: Account) -> str:
-    """The table, the curve and the sum, as text."""
+def as_text(account: Account, policy: Policy) -> str:
+    """The table, the curve, the sum and what is beside it, as text."""
     entries = read_entries(account)
     total = (
         f"site {account.site}: ε = {_spent(entries):.2f} of {account.cap:.2f} spent on each patient, δ = "
         f"{account.delta:.2g}, {len(entries)} results released. A patient of two hospitals pays in both; "
-        "updates sent without privacy and numbers about val and test patients are not counted here."
+        f"updates sent without privacy are not counted here.\n{_evaluations(account, policy)}"
     )
     if not entries:
         return total
@@ -49,6 +56,15 @@ def as_text(account: Account) -> str:
         total += f"\nINSECURE DEMO: the noise of line {', '.join(demo)} came from a seed and protects nobody."
     head = f"{'':>5}  {'when':20} {'run':24} {'round':>5} {'noise σ':>8} {'rate':>6} {'steps':>5} {'ε so far':>8}"
     return "\n".join([head, *(_row(entry) for entry in entries), "", *_curve(entries, account.cap), "", total])
+
+
+def _evaluations(account: Account, policy: Policy) -> str:
+    answered = read_answered(account.folder)
+    runs = "".join(f", {run} {len(asked)}" for run, asked in sorted(answered.requests.items()))
+    return (
+        f"Evaluations answered, without noise and not counted in ε: {answered.in_all} of {policy.evaluations_in_all} that the "
+        f"policy allows in all, {policy.evaluations_per_run} for each run{runs and ' (' + runs[2:] + ')'}."
+    )
 
 
 def _spent(entries: tuple[Entry, ...]) -> float:

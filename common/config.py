@@ -59,6 +59,7 @@ class ImportOptions:
     are cut. `patients` (smclud): the patient table; `pattern` (smclud, folder): a regular expression whose group `patient`
     finds the patient in a file's name (smclud) or path (folder). `map` (csv): the TOML file that says what the columns
     mean. `site` (folder, csv, dicom): the id of the site. `password_file`: holds the archive's password.
+    `nominal_patients` (all formats): the number of patients that each site declares to the outside.
     """
 
     task: str | None = None
@@ -69,6 +70,7 @@ class ImportOptions:
     map: str | None = None
     site: str | None = None
     password_file: str | None = None
+    nominal_patients: Annotated[int, Field(ge=1)] | None = None
 
 
 @checked(frozen=True, config=_STRICT)

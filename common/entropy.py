@@ -15,8 +15,10 @@ from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
 from numpy.typing import NDArray
 
-_PIECE = 1 << 18
+_PIECE = 1 << 17
 """Normal values drawn at a time, so that what they are made of stays in the processor's cache."""
+_ZEROS = memoryview(bytes(1 << 20))
+"""What is encrypted."""
 
 
 class Entropy:
@@ -32,11 +34,13 @@ class Entropy:
 
     def words(self, count: int) -> NDArray[np.uint64]:
         """`count` uniform 64-bit numbers."""
-        return np.frombuffer(self._stream.update(bytes(8 * count)), dtype=np.uint64)
+        drawn = np.empty(count, dtype=np.uint64)
+        self._draw(drawn)
+        return drawn
 
     def uniform(self, count: int) -> NDArray[np.float64]:
         """`count` values in (0, 1), multiples of 2⁻⁵³ and a half."""
-        return ((self.words(count) >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+        return _to_uniform(self.words(count))
 
     def normal(self, count: int) -> NDArray[np.float32]:
         """`count` values of N(0, 1) by Box and Muller's transform; the radius in float64, so tails reach 8.6 σ."""
@@ -48,8 +52,26 @@ class Entropy:
 
     def _fill(self, piece: NDArray[np.float32]) -> None:
         half = len(piece) // 2
-        radius = np.sqrt(-2 * np.log(self.uniform(half))).astype(np.float32)
-        turn = np.frombuffer(self._stream.update(bytes(4 * half)), dtype=np.int32).astype(np.float32)
+        square = np.log(_to_uniform(self.words(half)))
+        square *= -2
+        radius = np.sqrt(square, out=square).astype(np.float32)
+        bits = np.empty(half, dtype=np.int32)
+        self._draw(bits)
+        turn = bits.astype(np.float32)
         turn *= np.float32(np.pi * 2.0**-31)
         np.multiply(radius, np.cos(turn), out=piece[:half])
-        np.multiply(radius, np.sin(turn), out=piece[half:])
+        np.multiply(radius, np.sin(turn, out=turn), out=piece[half:])
+
+    def _draw(self, into: NDArray[np.uint64] | NDArray[np.int32]) -> None:
+        """Overwrite `into` with the stream's next bytes."""
+        for at in range(0, into.nbytes, len(_ZEROS)):
+            size = min(len(_ZEROS), into.nbytes - at)
+            self._stream.update_into(_ZEROS[:size], into.view(np.uint8).data[at : at + size])
+
+
+def _to_uniform(words: NDArray[np.uint64]) -> NDArray[np.float64]:
+    words >>= np.uint64(11)
+    values = words.astype(np.float64)
+    values += 0.5
+    values *= 2.0**-53
+    return values

@@ -3,6 +3,7 @@
     SonofedError
     ├── BadInput    exit code 2: what was given cannot be used; nothing was changed
     └── RunFailed   exit code 1: the thing asked for was tried and failed
+        ├── EvaluationsExhausted   a site has answered as many evaluations as its policy allows
         ├── LedgerExhausted   the privacy that the site allows does not last for what was asked
         └── LedgerRefused     the site's record of spent privacy cannot be trusted, or the request was answered before
 
@@ -12,7 +13,15 @@ A message is one line: what, where, the way out. It never holds a patient identi
 
 from __future__ import annotations
 
-__all__ = ["BadInput", "LedgerExhausted", "LedgerRefused", "RunFailed", "SonofedError", "suggest"]
+__all__ = [
+    "BadInput",
+    "EvaluationsExhausted",
+    "LedgerExhausted",
+    "LedgerRefused",
+    "RunFailed",
+    "SonofedError",
+    "suggest",
+]
 
 import difflib
 from collections.abc import Iterable
@@ -34,6 +43,10 @@ class RunFailed(SonofedError):
     """The thing asked for was tried and failed."""
 
     exit_code = 1
+
+
+class EvaluationsExhausted(RunFailed):
+    """The site's policy allows no more evaluations of its patients."""
 
 
 class LedgerExhausted(RunFailed):

@@ -38,7 +38,8 @@ class SiteCard:
     """How a site introduces itself. `images` counts images by part; it is empty where privacy is asked for, since nothing
     that leaves may follow from the true count. `patients` is the declared nominal number.
 
-    `artificial` sites were cut from one center: a report must not take them for centers.
+    `artificial` sites were cut from one center: a report must not take them for centers. `evaluations`: how many a training
+    site's policy lets leave, of one run and in all.
     """
 
     site: str
@@ -48,6 +49,7 @@ class SiteCard:
     patients: int
     data_sha256: str
     artificial: bool = False
+    evaluations: tuple[int, int] | None = None
 
 
 @checked(frozen=True, config=_STRICT)

@@ -137,6 +137,7 @@ def coordinate(
                 held_out=site in roster.held_out,
                 images=card.images,
                 artificial=card.artificial,
+                evaluations=card.evaluations,
             )
         outcome = (
             run_rounds(

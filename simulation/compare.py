@@ -13,7 +13,7 @@ from pathlib import Path
 
 from client.appearance import appearance
 from client.service import site_crops, use_threads
-from client.site import Site
+from client.site import Site, require_declared
 from common.config import Experiment
 from common.errors import BadInput
 from common.files import claimed, write_atomic
@@ -87,6 +87,7 @@ def _trainers(experiment: Experiment, sites: Mapping[str, Site]) -> list[str]:
     if is_private(experiment.privacy):
         patients = {name: sites[name].nominal_patients for name in images}
         for name, count in patients.items():
+            require_declared(sites[name])
             check_mechanism(experiment.privacy, name, count)
         check_budget(training, images=patients, steps=training.steps or 1)
     else:

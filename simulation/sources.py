@@ -18,7 +18,7 @@ from common.errors import BadInput
 from common.files import sha256_bytes
 from common.progress import Progress
 
-_IMPORT_VERSION = 3
+_IMPORT_VERSION = 4
 
 
 def cache_folder() -> Path:

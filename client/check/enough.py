@@ -47,6 +47,8 @@ def check_enough(cases: Cases, *, accountant: Accountant = tabled_noise) -> list
 
 def _nominal(cases: Cases) -> list[Finding]:
     nominal, real = cases.manifest.nominal_patients, len(cases.patients_of(list(range(len(cases)))))
+    if not cases.manifest.nominal_declared:
+        return [Finding("nominal-proposed", f"{nominal} was rounded from {real}")]
     if nominal == real:
         return [Finding("nominal-exact", f"{real}")]
     return [Finding("nominal-differs", f"{nominal} is said, {real} are here")]

@@ -128,6 +128,11 @@ TOPICS: Mapping[str, Topic] = {
     "nominal-differs": Topic(
         "note", "nominal_patients is not the real number, as it may be", "nothing to do if that is meant"
     ),
+    "nominal-proposed": Topic(
+        "note",
+        "nominal_patients was rounded from the real number by the import; training with privacy is refused",
+        "choose a number that does not follow it, and set nominal_declared = true in site.toml",
+    ),
     "nominal-exact": Topic(
         "note", "nominal_patients is the real number", "choose one that does not follow it, for it may be known outside"
     ),

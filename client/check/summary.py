@@ -28,7 +28,7 @@ _WITHOUT_DEVICES = ((True, True, False), (True, False, False), (False, True, Fal
 _TOTAL = (False, False, False)
 _UNCOUNTED = ("calipers", "calipers-tell-class")
 """Topics whose patients stand in a table of their own."""
-_UNTOLD = ("nominal-exact", "nominal-differs")
+_UNTOLD = ("nominal-exact", "nominal-differs", "nominal-proposed")
 """Topics that would say how nominal_patients, told below, stands to a total that may be hidden."""
 
 
@@ -47,7 +47,7 @@ def summary(cases: Cases, examined: Sequence[Examined], findings: Sequence[Findi
         "site": manifest.id,
         "task": manifest.task.name,
         "role": manifest.role,
-        "nominal_patients": manifest.nominal_patients,
+        "nominal_patients": manifest.nominal_patients if manifest.nominal_declared else SUPPRESSED,
         "policy": {
             "privacy_unit": manifest.policy.privacy_unit,
             "epsilon_cap": manifest.policy.epsilon_cap,

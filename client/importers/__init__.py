@@ -42,7 +42,8 @@ _TAKEN: Mapping[str, tuple[str, ...]] = {
     "folder": ("site", "task", "pattern", "password_file"),
     "dicom": ("site", "task", "password_file"),
 }
-"""The options that each format takes."""
+"""The options that each format takes, besides those that all take."""
+_EVERY = ("nominal_patients",)
 _NONE = ImportOptions()
 
 
@@ -61,7 +62,9 @@ def import_site(
     source is not of it or damaged, or a site is there already; RunFailed where the disk refuses.
     """
     with _opened(format, source, options, split_seed) as collections:
-        return write_sites(collections, parent, split_seed=split_seed, progress=progress)
+        return write_sites(
+            collections, parent, split_seed=split_seed, nominal_patients=options.nominal_patients, progress=progress
+        )
 
 
 def site_ids(format: str, source: Path, *, options: ImportOptions = _NONE) -> list[str]:
@@ -102,7 +105,7 @@ def _opened(
 
 def _check_options(format: str, options: ImportOptions) -> None:
     given = [field.name for field in fields(options) if getattr(options, field.name) is not None]
-    taken = _TAKEN.get(format, tuple(given))
+    taken = (*_TAKEN.get(format, tuple(given)), *_EVERY)
     if wrong := [name for name in given if name not in taken]:
         flag = wrong[0].replace("_", "-")
-        raise BadInput(f"the format {format} takes no --{flag}; it takes {', '.join(taken) or 'no options'}")
+        raise BadInput(f"the format {format} takes no --{flag}; it takes {', '.join(taken)}")

@@ -31,9 +31,16 @@ Progress = Callable[[int, int], None]
 
 
 def write_sites(
-    collections: Sequence[Collection], parent: Path, *, split_seed: int, progress: Progress | None = None
+    collections: Sequence[Collection],
+    parent: Path,
+    *,
+    split_seed: int,
+    nominal_patients: int | None = None,
+    progress: Progress | None = None,
 ) -> list[ImportSummary]:
     """Write `parent/<site-id>/` for each collection, all or none; a killed import goes on from the pictures it stored.
+
+    `nominal_patients` is declared for each site; without it the true number is rounded and stands there as a proposal.
 
     Raises BadInput where a site is there already or a picture cannot be used, RunFailed where the disk refuses.
     """
@@ -52,7 +59,9 @@ def write_sites(
             stored = [_store_all(collection, work / collection.site, advance) for collection in collections]
             key = site_key(parent)  # made only now that nothing can be wrong with the source any more
             summaries = [
-                _write_tables(*parts, work / parts[0].site, key, split_seed=split_seed)
+                _write_tables(
+                    *parts, work / parts[0].site, key, split_seed=split_seed, nominal_patients=nominal_patients
+                )
                 for parts in zip(collections, stored, sides, strict=True)
             ]
             for collection in collections:
@@ -108,6 +117,7 @@ def _write_tables(
     key: bytes,
     *,
     split_seed: int,
+    nominal_patients: int | None,
 ) -> ImportSummary:
     """Write the rest of a site folder; site.toml comes last, so that nothing before it looks like a site."""
     _remove_tables(folder)
@@ -118,7 +128,8 @@ def _write_tables(
     ]
     _write_private(collection, folder / "private", stored, names)
     _write_table(folder / "cases.csv", (*COLUMNS, *collection.covariates), rows)
-    _write(folder / "site.toml", manifest_text(_manifest(collection, len(sides), split_seed)).encode())
+    manifest = _manifest(collection, nominal_patients, len(sides), split_seed=split_seed)
+    _write(folder / "site.toml", manifest_text(manifest).encode())
     return _summary(collection, folder, sides)
 
 
@@ -217,13 +228,14 @@ def _write(path: Path, content: bytes, *, mode: int = 0o644) -> None:
         os.fsync(file.fileno())
 
 
-def _manifest(collection: Collection, patients: int, split_seed: int) -> Manifest:
+def _manifest(collection: Collection, nominal_patients: int | None, patients: int, *, split_seed: int) -> Manifest:
     return Manifest(
         id=collection.site,
         task=collection.task,
         role=collection.role,
         purpose=collection.purpose,
-        nominal_patients=max(10, 10 * round(patients / 10)),
+        nominal_patients=nominal_patients or max(10, 10 * round(patients / 10)),
+        nominal_declared=nominal_patients is not None,
         split_seed=split_seed,
         artificial=collection.artificial,
         covariates=dict(collection.covariates),

@@ -88,11 +88,21 @@ def privacy_notes(run: Run) -> list[str]:
         notes.append("A patient who was treated in two of these hospitals pays both: their ε and δ add up.")
     notes.append(
         "Not counted in ε: numbers about val, test and held-out patients (AUC, counts, calibration), which no training "
-        "saw before they were reported, and how long a site takes to answer."
+        f"saw before they were reported, and how long a site takes to answer. {_bounds(run)}"
     )
     if len(run.arms()) > 1 and spent.unit != "hospital":
         notes.append("Only the federated arm trained with privacy; the other arms show what it cost.")
     return notes
+
+
+def _bounds(run: Run) -> str:
+    """How many evaluations the training sites let leave."""
+    if not run.limits:
+        return "Each training site's policy bounds how many evaluations leave it."
+    told = "; ".join(
+        f"{site} at most {each:,} of one run and {most:,} in all" for site, (each, most) in run.limits.items()
+    )
+    return f"Each training site's policy bounds how many evaluations leave it: {told}."
 
 
 def _cost(run: Run, cost: SiteCost, *, several: bool) -> Cost:

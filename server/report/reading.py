@@ -199,6 +199,12 @@ class _Private:
 
 
 @checked(frozen=True, config=_GROWS)
+class _Site:
+    site: str
+    evaluations: tuple[int, int] | None = None
+
+
+@checked(frozen=True, config=_GROWS)
 class _Results:
     config: dict[str, Any]
     rows: tuple[Row, ...]
@@ -258,6 +264,7 @@ class Run:
     """A run folder in memory; events keep the order of the file, the last one of its kind wins.
 
     `meta` is that of the file, or made from the rows where an older release wrote none; `ledgers` by model and site.
+    `limits`: how many evaluations a training site's policy lets leave, of one run and in all.
     """
 
     folder: Path
@@ -278,6 +285,7 @@ class Run:
     repairs: tuple[Repaired, ...] = ()
     privacy: PrivacySpent | None = None
     ledgers: Mapping[tuple[str, str], Ledger] = field(default_factory=dict)
+    limits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     def across(self, arm: str, measure: str) -> Meta | None:
         """What leave-one-center-out says of the arm over its centers; `measure` is `auc` or `oe`."""
@@ -345,6 +353,7 @@ def read_run(folder: Path) -> Run:
         repairs=results.repairs,
         privacy=results.privacy,
         ledgers={(e.run, e.site): e.privacy for e in _of_kind(_Private, "train", events) if e.privacy},
+        limits={e.site: e.evaluations for e in _of_kind(_Site, "site", events) if e.evaluations},
     )
 
 

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from client.augment import normalise
 from client.precision import place
 from client.private_features import SeenLesson, by_formula
-from client.private_gradients import Lesson, Unit, Way, by_patient, by_sample, noisy_mean
+from client.private_gradients import ClippedSum, Lesson, Unit, Way, by_patient, by_sample, noisy_mean
 from client.private_training import PrivateData, private_steps, sample, training_only
 from common.config import Augmentation, ImagePrivacy, Model, PatientPrivacy, Sgd, Training
 from common.entropy import Entropy
@@ -252,6 +252,22 @@ def test_noise_has_its_spread_and_follows_the_sum_that_was_clipped() -> None:
     noise = noisy_mean(total, noise_multiplier=2.0, divisor=4.0, entropy=Entropy())[0]
     assert float(noise.std()) == pytest.approx(2.0 * 0.25 / 4, rel=0.01)
     assert abs(float(noise.mean())) < 5 * 0.125 / np.sqrt(200_000)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_every_value_gets_noise_of_its_own_around_its_sum(layout: torch.memory_format) -> None:
+    """In any layout, over more values than get their noise at a time; on the grid."""
+    sums = torch.arange(3 * 8 * 100 * 100, dtype=torch.float32).view(3, 8, 100, 100).contiguous(memory_format=layout)
+    total = ClippedSum([sums, torch.zeros(7)], sensitivity=1.0)
+    first, last = noisy_mean(total, noise_multiplier=0.5, divisor=2.0, entropy=Entropy())
+    noise = 2 * first - sums
+    assert first.stride() == sums.stride()
+    assert abs(float(noise.mean())) < 5 * 0.5 / np.sqrt(noise.numel())
+    assert float(noise.std()) == pytest.approx(0.5, rel=0.01)
+    shared = np.corrcoef(noise.flatten()[1:], noise.flatten()[:-1])[0, 1]
+    assert abs(shared) < 0.01
+    assert len(set(last.tolist())) == 7
+    assert float((2 * last / 2.0**-19).frac().abs().max()) == 0
 
 
 def test_entropy_is_normal_and_new_each_time() -> None:

@@ -53,9 +53,9 @@ def log_of(site: Site) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (site.folder / "private" / "sent.jsonl").read_text().splitlines()]
 
 
-def sealing(order: EvaluateOrder, weights: Weights, site: Site) -> SealOrder:
+def sealing(order: EvaluateOrder, weights: Weights, site: Site, *, attempt: str = "0" * 32) -> SealOrder:
     """The order to seal among two other sites, whose keys are made here."""
-    ask = KeyOrder(named_by_model(order.run, fingerprint(weights)), 2, "final test", "0" * 32)
+    ask = KeyOrder(named_by_model(order.run, fingerprint(weights)), 2, "final test", attempt)
     keys = (answer_key(site, ask), *(SiteKey(name, public_key(new_secret())) for name in ("birch", "cedar")))
     return SealOrder(Terms(ask.run, 2, ask.purpose, ask.attempt, evaluation_directory(order), keys), order)
 

@@ -224,3 +224,17 @@ def test_a_site_that_requires_privacy_never_trains_without(
     assert main(["run", str(config), "--out", str(tmp_path / "plain")]) == 2
     assert "site ash: its policy requires privacy; set privacy.kind = 'patient'" in capsys.readouterr().err
     run(tmp_path, sites)
+
+
+@pytest.mark.parametrize("command", ["run", "compare"])
+def test_a_site_whose_number_nobody_declared_does_not_train_with_privacy(
+    tmp_path: Path, sites: list[Path], command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (sites[1] / "site.toml").read_text()
+    (sites[1] / "site.toml").write_text("nominal_declared = false\n" + text)
+    config = write_experiment(tmp_path / "private.toml", sites, **PRIVACY)
+    assert main([command, str(config), "--out", str(tmp_path / "run")]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "site birch: nominal_patients was rounded from its true count" in error
+    assert not entries(sites[0])
