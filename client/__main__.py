@@ -82,7 +82,8 @@ def _import(options: argparse.Namespace) -> int:
     from dataclasses import asdict, fields
 
     from client.importers import import_site
-    from common.config import ImportOptions, parse
+    from common.config import ImportOptions
+    from common.parsing import parse
     from common.progress import Progress
 
     names = [field.name for field in fields(ImportOptions)]

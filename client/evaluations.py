@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common.config import to_table
 from common.errors import EvaluationsExhausted, RunFailed
 from common.files import append_line, sha256_bytes
+from common.parsing import to_table
 
 if TYPE_CHECKING:
     from client.site import Site

@@ -26,9 +26,9 @@ from pathlib import Path
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as checked
 
-from common.config import parse, to_table
 from common.errors import BadInput, LedgerExhausted, LedgerRefused, RunFailed
 from common.files import claimed, fsync_folder, read_json, sha256_bytes, write_atomic, write_json
+from common.parsing import parse, to_table
 from common.privacy import Plan, epsilon, epsilon_rdp
 from common.private_orders import Head
 

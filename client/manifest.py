@@ -12,8 +12,8 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as checked
 
-from common.config import parse, to_table
 from common.errors import BadInput
+from common.parsing import parse, to_table
 from common.tasks import Task
 
 _STRICT = ConfigDict(extra="forbid")

@@ -13,10 +13,10 @@ import numpy as np
 
 from client.ledger import Account, Released, Request, opened
 from client.site import Site, require_declared
-from common.config import parse, to_table
 from common.errors import LedgerRefused
 from common.files import sha256_bytes
 from common.orders import TrainOrder, TrainReport
+from common.parsing import parse, to_table
 from common.privacy import Mechanism, delta_of, mechanism_of
 from common.private_orders import PrivateOrder, PrivateReport
 from common.update import Weights, norm

@@ -26,10 +26,10 @@ from pydantic.dataclasses import dataclass as checked
 
 from client.peers import check_peers, sign
 from common.blocks import Words, encode
-from common.config import parse
 from common.errors import BadInput
 from common.files import claimed, read_json, sha256_bytes, write_atomic
 from common.masks import check_terms, new_secret, public_key, sealed
+from common.parsing import parse
 from common.sums_orders import KeyOrder, Opening, OpenOrder, SiteKey, Terms, statement
 
 _FOLDER = "sums"

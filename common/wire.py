@@ -29,8 +29,8 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from common.blocks import Words
-from common.config import parse
 from common.errors import BadInput
+from common.parsing import parse
 from common.update import Weights
 
 _PIECE = 5 << 20

@@ -6,9 +6,9 @@ __all__ = ["KnownHeads", "require_forward"]
 
 from pathlib import Path
 
-from common.config import parse, to_table
 from common.errors import LedgerRefused
 from common.files import read_json, write_json
+from common.parsing import parse, to_table
 from common.private_orders import Head
 
 

@@ -10,10 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from common.config import Experiment, SiteAt, parse, to_table
+from common.config import Experiment, SiteAt
 from common.errors import BadInput, RunFailed
 from common.files import sha256_bytes, sha256_file, write_atomic
 from common.orders import SiteCard
+from common.parsing import parse, to_table
 from common.randomness import derive_seed
 from common.update import Weights
 from common.weights import TailAverage, get_weights, save

@@ -132,7 +132,8 @@ def _run(options: argparse.Namespace) -> int:
 def _compare(options: argparse.Namespace) -> int:
     from dataclasses import replace
 
-    from common.config import Comparison, load_experiment, parse, to_table
+    from common.config import Comparison, load_experiment
+    from common.parsing import parse, to_table
     from server.table import summary
     from simulation.compare import compare
 

@@ -13,9 +13,10 @@ from client.importers import import_site
 from client.manifest import load_manifest
 from client.site import Site, load_site, require_spacing, require_task
 from client.staging import staged
-from common.config import Experiment, Source, to_table
+from common.config import Experiment, Source
 from common.errors import BadInput
 from common.files import sha256_bytes
+from common.parsing import to_table
 from common.progress import Progress
 
 _IMPORT_VERSION = 4

@@ -28,8 +28,8 @@ from pydantic.dataclasses import dataclass as checked
 
 from client.manifest import CovariateKind
 from client.site import COLUMNS
-from common.config import parse
 from common.errors import BadInput
+from common.parsing import parse
 
 _STRICT = ConfigDict(extra="forbid")
 _Column = Annotated[str, Field(min_length=1)]

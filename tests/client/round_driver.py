@@ -20,9 +20,10 @@ from client.app import app as client_app
 from client.ledger import read_entries
 from client.manifest import load_manifest
 from client.spending import account_of
-from common.config import Experiment, parse
+from common.config import Experiment
 from common.files import sha256_bytes
 from common.orders import TrainReport
+from common.parsing import parse
 from common.privacy import Plan, epsilon
 from common.wire import unpack
 from server.app import app as server_app

@@ -12,8 +12,9 @@ from PIL import Image
 
 from client.box import Box
 from client.crops import crop, crop_square
-from common.config import Crop, Experiment, parse
+from common.config import Crop, Experiment
 from common.errors import BadInput
+from common.parsing import parse
 
 
 def slow_crop(gray: np.ndarray, box: Box | None, spec: Crop, spacing: float = 1.0) -> np.ndarray:

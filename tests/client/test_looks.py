@@ -16,10 +16,11 @@ from client.looks import _merged, looks_of
 from client.repair import amplitude_sums, gray_counts
 from client.service import answer_evaluate, site_crops
 from client.site import Site, load_site
-from common.config import Experiment, parse
+from common.config import Experiment
 from common.errors import BadInput
 from common.harmonisation import amplitude_gain
 from common.orders import EvaluateOrder
+from common.parsing import parse
 from common.repair_orders import LooksSums, RepairOrder
 from common.wire import from_config, to_config
 from server.rounds import evaluate_order

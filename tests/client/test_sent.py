@@ -17,13 +17,14 @@ from client.sent import log_report
 from client.service import answer_evaluate
 from client.site import Site, load_site
 from common.bins import FIXED
-from common.config import Experiment, parse
+from common.config import Experiment
 from common.errors import BadInput, RunFailed
 from common.evaluation_blocks import evaluation_directory
 from common.files import sha256_bytes
 from common.histogram import ScoreHistogram
 from common.masks import new_secret, public_key
 from common.orders import EvaluateOrder, EvaluateReport
+from common.parsing import parse
 from common.sums_orders import KeyOrder, SealOrder, SiteKey, Terms, named_by_model
 from common.update import Weights
 from common.weights import fingerprint

@@ -13,8 +13,8 @@ from handmade import SITE_TOML, edit_cases, write_site
 
 from client.manifest import Manifest, Policy, load_manifest, manifest_text
 from client.site import load_site, require_task
-from common.config import parse
 from common.errors import BadInput
+from common.parsing import parse
 from common.tasks import Task
 
 

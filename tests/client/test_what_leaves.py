@@ -16,8 +16,9 @@ from client.kept import keep_scores, kept_scores, scores_name
 from client.measures import measure_cases, permitted
 from client.site import Site, load_site
 from common.bins import PLAIN_BINS, SECURE_BINS, equal_edges
-from common.config import Experiment, parse
+from common.config import Experiment
 from common.orders import EvaluateOrder, PartReport, Placing
+from common.parsing import parse
 from common.wire import to_config
 from server.evidence import question_of
 from server.rounds import evaluate_order

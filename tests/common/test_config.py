@@ -11,8 +11,9 @@ import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.config import AdamW, Experiment, FedProx, Sgd, load_experiment, parse, to_table
+from common.config import AdamW, Experiment, FedProx, Sgd, load_experiment
 from common.errors import BadInput
+from common.parsing import parse, to_table
 
 TASK = {"name": "lump", "classes": ["benign", "malignant"], "positive": "malignant"}
 

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.config import Experiment, ImagePrivacy, PatientPrivacy, Privacy, parse
+from common.config import Experiment, ImagePrivacy, PatientPrivacy, Privacy
 from common.errors import BadInput
+from common.parsing import parse
 from common.privacy import Plan, calibrate, delta_of, epsilon, epsilon_rdp, mechanism_of
 from simulation.__main__ import main
 from simulation.forecast import PARAMETERS, forecast

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from common.config import Experiment, parse
+from common.config import Experiment
+from common.parsing import parse
 
 SERVER = [sys.executable, "-m", "server"]
 CLIENT = [sys.executable, "-m", "client"]

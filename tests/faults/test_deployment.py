@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 import tomli_w
 
-from common.config import to_table
 from common.files import read_json
+from common.parsing import to_table
 from common.weights import fingerprint, load
 from server.records import read_records
 from server.run import MODEL, initial_weights, prepare_run

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from common.config import Experiment, parse
+from common.config import Experiment
+from common.parsing import parse
 from common.weights import fingerprint, load
 from server.records import read_records
 from server.run import initial_weights

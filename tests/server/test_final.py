@@ -13,10 +13,11 @@ from sklearn.metrics import roc_auc_score
 from client.evaluation import score
 from client.repair import gray_counts, harmonise_intensity, recalibrate_prior
 from client.service import site_crops
-from common.config import Experiment, PatientPrivacy, load_experiment, parse
+from common.config import Experiment, PatientPrivacy, load_experiment
 from common.files import read_json
 from common.metrics import threshold_at_sensitivity
 from common.model import build_model
+from common.parsing import parse
 from common.weights import load, set_weights
 from server.looks import ask_looks
 from server.rounds import Evaluated, evaluate_order

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from common.config import Experiment, HospitalPrivacy, PatientPrivacy, parse
+from common.config import Experiment, HospitalPrivacy, PatientPrivacy
 from common.errors import BadInput, LedgerRefused, RunFailed
 from common.orders import SiteCard, TrainReport
+from common.parsing import parse
 from common.privacy import Plan, epsilon
 from common.private_orders import Head, PrivateOrder, PrivateReport
 from common.tasks import Task

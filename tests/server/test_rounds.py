@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from common.config import Experiment, parse
+from common.config import Experiment
 from common.errors import BadInput, RunFailed
 from common.orders import EvaluateOrder, EvaluateReport, PartReport, SiteCard, TrainOrder, TrainReport
+from common.parsing import parse
 from common.tasks import Task
 from common.update import Weights
 from common.weights import TailAverage, fingerprint

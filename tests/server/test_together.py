@@ -17,9 +17,10 @@ from client.evidence import report_part
 from client.site import Site, load_site
 from common.auc import clustered_auc, macro_auc
 from common.calibration import calibration_intercept, calibration_slope, ece
-from common.config import Experiment, parse
+from common.config import Experiment
 from common.files import read_json
 from common.orders import EvaluateOrder, EvaluateReport, SiteCard, TrainOrder
+from common.parsing import parse
 from common.tasks import Task
 from common.update import Weights
 from server.final import _row_without_cases, evaluate_finally

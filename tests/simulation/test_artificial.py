@@ -9,9 +9,10 @@ import pytest
 from client.manifest import load_manifest
 from client.service import answer_query
 from client.site import load_site
-from common.config import Experiment, parse
+from common.config import Experiment
 from common.errors import BadInput
 from common.files import read_json
+from common.parsing import parse
 from server.model_card import write_model_card
 from server.table import summary
 from simulation.compare import compare

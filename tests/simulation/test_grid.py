@@ -11,9 +11,10 @@ import pytest
 from flwr.app import Context, Message, RecordDict
 
 from client.app import app as client_app
-from common.config import Experiment, parse
+from common.config import Experiment
 from common.errors import BadInput, RunFailed
 from common.files import read_json
+from common.parsing import parse
 from server.app import app as server_app
 from server.records import read_records
 from server.run import initial_weights, prepare_run, resolved

@@ -17,8 +17,9 @@ from torch.nn import functional as F
 
 from client.augment import normalise
 from client.service import site_crops
-from common.config import Experiment, parse
+from common.config import Experiment
 from common.model import build_model
+from common.parsing import parse
 from common.update import Update, Weights, difference, norm
 from common.weights import get_weights, load, set_weights
 from server.run import MODEL, initial_weights

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from common.config import Experiment, parse
+from common.config import Experiment
 from common.errors import BadInput
+from common.parsing import parse
 from simulation.plan import ModelPlan, plan_models
 
 SITES = ("cedar", "ash", "birch")

@@ -16,7 +16,7 @@ from client.service import scores_of
 from client.site import Site, load_site
 from common.auc import clustered_auc
 from common.calibration import calibration_slope
-from common.config import Experiment, parse
+from common.config import Experiment
 from common.errors import BadInput, RunFailed
 from common.evaluation_blocks import evaluation_directory, evaluation_sums
 from common.files import read_json
@@ -24,6 +24,7 @@ from common.histogram import ScoreHistogram
 from common.influence import InfluenceSums, OtherCases, Others, place
 from common.metrics import EvaluationSums
 from common.orders import EvaluateOrder, Placing
+from common.parsing import parse
 from common.pooled import Pool
 from common.stage_sums import StageSums
 from common.sums_orders import named_by_model

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from common.config import Experiment, parse
+from common.config import Experiment
 from common.errors import BadInput
+from common.parsing import parse
 from simulation import sources
 from simulation.sources import open_sites
 from tests.experiments import experiment_table, write_uneven_sites
