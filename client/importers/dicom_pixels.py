@@ -161,6 +161,7 @@ def _windowed(pixels: npt.NDArray[Any], dataset: Dataset) -> npt.NDArray[np.uint
     values: npt.NDArray[np.float32] = pixels.astype(np.float32) * (1.0 if slope is None else slope) + (intercept or 0.0)
     if centre is not None and width is not None and width >= 1:
         share: npt.NDArray[np.float32] = (values - (centre - 0.5)) / max(width - 1, 1e-6) + 0.5
+        share[values <= centre - width / 2] = 0
     else:
         low, high = float(values.min()), float(values.max())
         share = (values - low) / max(high - low, 1e-6)

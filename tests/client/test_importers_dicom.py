@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from pydicom.dataset import Dataset
@@ -519,6 +519,7 @@ def test_no_token_leaves_a_header(
     slope=st.sampled_from([0.5, 1, 2]),
     seed=st.integers(0, 99),
 )
+@example(centre=11, width=1, slope=0.5, seed=0)
 def test_the_window_is_pydicoms(centre: int, width: int, slope: float, seed: int) -> None:
     values = np.random.default_rng(seed).integers(0, 4096, (9, 11)).astype(np.uint16)
     dataset = picture(values, BitsStored=12, HighBit=11, WindowCenter=centre, WindowWidth=width, RescaleSlope=slope)

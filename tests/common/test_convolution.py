@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from math import isfinite
 
 import pytest
 import torch
@@ -54,7 +55,12 @@ def test_values_and_gradients_are_as_near_to_float64_as_those_of_torch(
         conv.weight.data = weight.to(dtype, memory_format=LAST)
         found[name] = _run(conv, x.to(dtype), slope.to(dtype), bf16=name != "true")
     for ours, theirs, true in zip(found["ours"], found["torch"], found["true"], strict=True):
-        assert float((ours - true).norm()) <= 1.3 * float((theirs - true).norm()) + 1e-6 * float(true.norm())
+        scale, reached = float(true.norm()), float((theirs - true).norm())
+        if not isfinite(
+            reached
+        ):  # oneDNN reads memory that nobody wrote where a stride passes over a map's whole width
+            reached = 1e-2 * scale
+        assert float((ours - true).norm()) <= 1.3 * reached + 1e-6 * scale
 
 
 @settings(deadline=None, max_examples=25)
