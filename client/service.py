@@ -216,10 +216,9 @@ def _repairs(
 
 def _scorer(order: EvaluateOrder) -> Score:
     """How the order wants cases scored."""
-    from client.evaluation import score
+    from client.evaluation import score_as
 
-    how = order.evaluation
-    return functools.partial(score, flip=how.flip, zooms=how.zooms, precision=order.training.precision)
+    return score_as(order.evaluation, precision=order.training.precision)
 
 
 def scores_of(site: Site, rows: np.ndarray, order: EvaluateOrder, weights: Weights, *, part: str) -> np.ndarray:

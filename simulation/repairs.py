@@ -13,19 +13,16 @@ from pathlib import Path
 
 import numpy as np
 
-from client.evaluation import score
+from client.evaluation import score_as
 from client.looks import lesion_margin, looks_of
 from client.repaired import CenterCases, repairs_of
 from client.service import site_crops
 from client.site import Site
 from common.config import Experiment
-from common.model import AttentionNet, build_model
 from common.orders import Part
 from common.repair_orders import LooksSums, RepairOrder
-from common.weights import load, set_weights
 from server.repairs import Repaired, model_shares, no_looks, repaired_rows
-from server.run import MODEL
-from simulation.models import read_scores
+from simulation.models import finished_model, read_scores
 from simulation.plan import IN_FEDERATION, LEAVE_ONE_OUT, ModelPlan
 
 Looks = Callable[[str, tuple[Part, ...]], LooksSums | None]
@@ -59,12 +56,13 @@ def _of_model(
     if not centers:
         return []
     order, reference = _order(plan, experiment, sites, looks)
-    model, found = _model(run, plan, experiment), []
+    model, found = finished_model(run, plan, experiment), []
+    score = score_as(experiment.evaluation, precision=experiment.training.precision)
     for name in centers:
         site, crops = sites[name], site_crops(sites[name], experiment.crop)[:]
         scores, index = read_scores(run, plan, name), experiment.task.positive_index
         cases = CenterCases(crops, scores, site.labels, site.patients, index)
-        told = repairs_of(cases, model, order, crop=experiment.crop, score=_scored(experiment))
+        told = repairs_of(cases, model, order, crop=experiment.crop, score=score)
         found += repaired_rows(
             told,
             protocol=plan.protocol,
@@ -87,17 +85,3 @@ def _order(
     labels = np.concatenate([sites[name].labels[sites[name].rows("val")] for name in plan.trained_on])
     val = np.bincount(labels, minlength=len(experiment.task.classes)) / max(len(labels), 1)
     return RepairOrder(looks=total, looks_why=why, shares=model_shares(experiment, val.tolist())), tuple(known)
-
-
-def _model(run: Path, plan: ModelPlan, experiment: Experiment) -> AttentionNet:
-    task = experiment.task
-    model = build_model(experiment.model, task=task.name, classes=len(task.classes), seed=0)
-    if experiment.training.precision == "float64":
-        model.double()
-    set_weights(model, load(run / "models" / plan.name / MODEL))
-    return model
-
-
-def _scored(experiment: Experiment) -> Callable[[AttentionNet, np.ndarray], np.ndarray]:
-    how = experiment.evaluation
-    return functools.partial(score, flip=how.flip, zooms=how.zooms, precision=experiment.training.precision)
