@@ -21,7 +21,7 @@ from client.site import Site
 from common.config import Experiment
 from common.orders import Part
 from common.repair_orders import LooksSums, RepairOrder
-from server.repairs import Repaired, model_shares, no_looks, repaired_rows
+from server.repairs import Repaired, no_looks, repair_order, repaired_rows
 from simulation.models import finished_model, read_scores
 from simulation.plan import IN_FEDERATION, LEAVE_ONE_OUT, ModelPlan
 
@@ -79,9 +79,8 @@ def _order(
 ) -> tuple[RepairOrder, tuple[str, ...]]:
     """What a server would order of a center, and whose looks are in it."""
     parts: tuple[Part, ...] = ("train",) if plan.protocol == IN_FEDERATION else ("train", "test")
-    why = no_looks(experiment)
-    known = {} if why else {name: found for name in sorted(plan.trained_on) if (found := looks(name, parts))}
-    total = functools.reduce(LooksSums.__add__, known.values()) if known else None
+    asked = sorted(plan.trained_on) if no_looks(experiment) is None else ()
+    known = {name: found for name in asked if (found := looks(name, parts))}
     labels = np.concatenate([sites[name].labels[sites[name].rows("val")] for name in plan.trained_on])
     val = np.bincount(labels, minlength=len(experiment.task.classes)) / max(len(labels), 1)
-    return RepairOrder(looks=total, looks_why=why, shares=model_shares(experiment, val.tolist())), tuple(known)
+    return repair_order(experiment, known.values(), val=val.tolist()), tuple(known)
