@@ -49,7 +49,7 @@ def answer_seal(
 
     def compute() -> Mapping[str, ArrayLike]:
         folder = (custody or Custody()).folder(site)
-        count_evaluation(folder, site, asked, weights=fingerprint(weights), terms=order.terms.digest)
+        count_evaluation(folder, site, asked, weights, terms=order.terms.digest)
         return evaluation_numbers(_sums_by_part(site, asked, weights))
 
     request = b"|".join((TypeAdapter(EvaluateOrder).dump_json(asked), site.data_sha256.encode()))

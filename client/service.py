@@ -35,7 +35,7 @@ from common.orders import EvaluateOrder, EvaluateReport, Part, PartReport, SiteC
 from common.private_orders import CardOrder
 from common.repair_orders import Repair
 from common.update import Weights, difference, norm
-from common.weights import fingerprint, get_weights, set_weights
+from common.weights import get_weights, set_weights
 
 if TYPE_CHECKING:
     from client.repaired import Score
@@ -173,7 +173,7 @@ def answer_evaluate(
     began = time.monotonic()
     use_threads(order.threads)
     require_task(site, order.task)
-    count_evaluation((custody or Custody()).folder(site), site, order, weights=fingerprint(weights))
+    count_evaluation((custody or Custody()).folder(site), site, order, weights)
     parts: dict[str, PartReport] = {}
     for name, splits in order.parts.items():
         rows = site.rows(*splits)
