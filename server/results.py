@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Row", "write_results"]
+__all__ = ["Row", "Subgroup", "write_results"]
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -64,6 +64,30 @@ class Row:
     suppressed: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Subgroup:
+    """One model on one group (`covariate` at `level`) of a center's tested cases.
+
+    A number that does not exist is None, and `why` says why.
+    """
+
+    arm: str
+    protocol: str
+    seed: int
+    site: str
+    covariate: str
+    level: str
+    n_images: int
+    n_patients: int
+    n_positive: int
+    auc: float | None = None
+    auc_low: float | None = None
+    auc_high: float | None = None
+    sensitivity: float | None = None
+    specificity: float | None = None
+    why: str | None = None
+
+
 def write_results(
     run: Path,
     *,
@@ -73,7 +97,7 @@ def write_results(
     rows: Sequence[Row],
     contrasts: Sequence[Any],
     shift: Sequence[Any] = (),
-    subgroups: Sequence[Any] = (),
+    subgroups: Sequence[Subgroup] = (),
     repairs: Sequence[Repaired] = (),
     privacy: Spending | None = None,
 ) -> Path:

@@ -47,10 +47,10 @@ class Contrast:
     b: Arm
     protocol: str
     site: str
-    delta_auc: float | None
-    low: float | None
-    high: float | None
-    p: float | None
+    delta_auc: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
     delta_federated: float | None = None
     low_federated: float | None = None
     high_federated: float | None = None
@@ -170,10 +170,10 @@ def _contrast(
     4.4.
     """
     if np.isnan(difference).any():
-        return Contrast(a, b, protocol, site, None, None, None, None)
+        return Contrast(a, b, protocol, site)
     delta = (difference * seed_share).sum(axis=1)
     if not enough:
-        return Contrast(a, b, protocol, site, float(delta[0]), None, None, None)
+        return Contrast(a, b, protocol, site, float(delta[0]))
     drawn = delta[1:]
     low, high = np.quantile(drawn, [0.025, 0.975]).tolist()
     side = min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))

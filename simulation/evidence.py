@@ -20,14 +20,14 @@ from common.config import Experiment
 from common.files import write_atomic
 from common.metrics import threshold_at_sensitivity
 from common.observed import ObservedExpected
-from server.results import Row
+from server.results import Row, Subgroup
 from server.statistics import Contrast
 from simulation.contrasts import contrast_all
 from simulation.federated import federated_columns
 from simulation.means import mean_row
 from simulation.models import read_scores
 from simulation.plan import IN_FEDERATION, LEAVE_ONE_OUT, ModelPlan
-from simulation.subgroups import Subgroup, subgroup_rows
+from simulation.subgroups import subgroup_rows
 
 Scores = NDArray[np.float64]
 Rows = NDArray[np.int64]
