@@ -13,11 +13,12 @@ import numpy as np
 
 from client.ledger import Account, Released, Request, opened
 from client.site import Site, require_declared
+from client.spending import account_of
 from common.errors import LedgerRefused
 from common.files import sha256_bytes
 from common.orders import TrainOrder, TrainReport
 from common.parsing import parse, to_table
-from common.privacy import Mechanism, delta_of, mechanism_of
+from common.privacy import Mechanism, mechanism_of
 from common.private_orders import PrivateOrder, PrivateReport
 from common.update import Weights, norm
 from common.weights import fingerprint, get_weights
@@ -43,7 +44,7 @@ class Custody:
 
     def account(self, site: Site) -> Account:
         """The ledger of `site`."""
-        return Account(self.folder(site), site.id, site.policy.epsilon_cap, delta_of(site.nominal_patients))
+        return account_of(self.folder(site), site)
 
 
 def answer_private(

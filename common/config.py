@@ -35,6 +35,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass as checked
 
+from common.apart import why_not_apart
 from common.errors import BadInput
 from common.parsing import parse
 from common.tasks import Task
@@ -373,15 +374,14 @@ class Experiment:
 
 
 def _require_apart(model: Model, training: Training) -> None:
-    """What lets one patient's images act on another's gradient, or tells how many there are, does not go with privacy."""
-    if model.norm == "batch":
-        raise ValueError("privacy cannot be had with model.norm = 'batch', which mixes patients; set it to 'group'")
-    if model.dropout:
-        raise ValueError("model.dropout draws for a whole batch at once; set it to 0 where privacy is asked for")
-    if training.class_weights:
-        raise ValueError("training.class_weights tells how many cases of each class a site has; set it to false")
-    if training.full_batch:
-        raise ValueError("privacy comes from sampling patients; leave training.full_batch out")
+    why = why_not_apart(
+        batch_norm=model.norm == "batch",
+        dropout=model.dropout > 0,
+        class_weights=training.class_weights,
+        full_batch=training.full_batch,
+    )
+    if why is not None:
+        raise ValueError(why)
 
 
 def load_experiment(path: Path) -> Experiment:
