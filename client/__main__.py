@@ -104,7 +104,9 @@ def _import(options: argparse.Namespace) -> int:
 
 
 def _line(summary: ImportSummary) -> str:
-    """One site in one line, such as `sites/tal: 18 patients, 240 images (benign 120, ...); 2 left out`; its notes below."""
+    """One site in one line, such as `sites/tal: 18 patients, 240 images (benign 120, ...); 2 left out`;
+    its notes below.
+    """
     classes = ", ".join(f"{name} {count}" for name, count in summary.classes.items())
     splits = ", ".join(f"{name} {count}" for name, count in summary.splits.items())
     left = f"; {summary.skipped} left out, see private/skipped.csv" if summary.skipped else ""

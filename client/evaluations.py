@@ -2,9 +2,10 @@
 
     state/evaluations.jsonl    one line for each answer, on the disk before the answer leaves
 
-The same request asked again, whose answer is the same, is counted once; the count holds over runs and restarts. A line that
-cannot be read counts as an answer. The file has no copy elsewhere, unlike the ledger: whoever deletes it at the site starts
-anew. Runs bear the names that the server gives them, so the bound on them all is the one that holds against a server.
+The same request asked again, whose answer is the same, is counted once; the count holds over runs and restarts. A line
+that cannot be read counts as an answer. The file has no copy elsewhere, unlike the ledger: whoever deletes it at the
+site starts anew. Runs bear the names that the server gives them, so the bound on them all is the one that holds against
+a server.
 """
 
 from __future__ import annotations
@@ -48,9 +49,9 @@ class Answered:
 def count_evaluation(folder: Path, site: Site, order: EvaluateOrder, weights: Weights, *, terms: str = "") -> None:
     """Write down that `order` is about to be answered about a training site's patients; a held-out site only evaluates.
 
-    `folder` is where the site keeps its state, `weights` are those that came with the order, `terms` is what else decides
-    the answer. Raises EvaluationsExhausted where the policy allows no more, RunFailed where it cannot be written down:
-    then nothing may be answered.
+    `folder` is where the site keeps its state, `weights` are those that came with the order, `terms` is what else
+    decides the answer. Raises EvaluationsExhausted where the policy allows no more, RunFailed where it cannot be
+    written down: then nothing may be answered.
     """
     from common.update import fingerprint
 

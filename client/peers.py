@@ -1,8 +1,8 @@
 """Whose key is whose, without trust in the server: sites sign their keys, and check each other's signatures.
 
 A site that has a folder `peers/` in its site folder asks of every other site a signature by the key in
-`peers/<site>.pub`: the same OpenSSH public key that the site registered with, but got from that hospital and not from the
-coordinator. A site without that folder takes the keys as the server tells them.
+`peers/<site>.pub`: the same OpenSSH public key that the site registered with, but got from that hospital and not from
+the coordinator. A site without that folder takes the keys as the server tells them.
 """
 
 from __future__ import annotations

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Custody:
-    """What the site's own start of its client decides, and no message can: where its ledger lies, and whether it is a demo.
+    """What the site's own start of its client decides, and no message can: where its ledger lies, and whether it is a
+    demo.
 
     `ledgers`: a folder for the ledgers of a simulation that is not to spend the sites' own; None: the site folder.
     `insecure_demo`: coins and noise come from the experiment's seed, so that the run repeats and protects nobody.
@@ -52,8 +53,8 @@ def answer_private(
 ) -> tuple[TrainReport, Weights]:
     """One private round from `weights`, as `answer_train` makes a plain one; the change holds what trained, no more.
 
-    The report's every number follows from the site's nominal number of patients or from what was released. BadInput where
-    that number was not declared by a person.
+    The report's every number follows from the site's nominal number of patients or from what was released. BadInput
+    where that number was not declared by a person.
     """
     require_declared(site)
     mechanism = mechanism_of(private.privacy, nominal_patients=site.nominal_patients, steps=private.steps)

@@ -21,7 +21,9 @@ _WIDTH, _HEIGHT = 60, 8
 
 
 def account_of(folder: Path, site: Manifest | Site) -> Account:
-    """The ledger below `folder`: its cap is the site's policy, its δ follows from the site's nominal number of patients."""
+    """The ledger below `folder`: its cap is the site's policy,
+    its δ follows from the site's nominal number of patients.
+    """
     return Account(folder, site.id, site.policy.epsilon_cap, delta_of(site.nominal_patients))
 
 

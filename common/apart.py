@@ -6,7 +6,9 @@ __all__ = ["why_not_apart"]
 
 
 def why_not_apart(*, batch_norm: bool, dropout: bool, class_weights: bool, full_batch: bool) -> str | None:
-    """What lets one patient's images act on another's gradient, or tells how many there are; None where nothing does."""
+    """What lets one patient's images act on another's gradient, or tells how many there are;
+    None where nothing does.
+    """
     if batch_norm:
         return "privacy cannot be had with model.norm = 'batch', which mixes patients; set it to 'group'"
     if dropout:

@@ -2,7 +2,8 @@
 
 A count travels as it is; a real number as a whole multiple of 2^−`bits`, rounded to the nearest. Every site's numbers
 stay below (2⁶³ − 1) / sites, so that no total can wrap around: what is larger is refused before anything is sent. The
-total of a real number is off by at most sites × 2^−(bits + 1). Small counts travel two to a word, each below 2³¹ / sites.
+total of a real number is off by at most sites × 2^−(bits + 1). Small counts travel two to a word, each below 2³¹ /
+sites.
 """
 
 from __future__ import annotations

@@ -33,7 +33,9 @@ def fingerprint(weights: Weights) -> str:
 
 @dataclass(frozen=True)
 class Update:
-    """A change of the weights, already multiplied by `weight`; float64, so that the order of few sites costs no digits."""
+    """A change of the weights, already multiplied by `weight`;
+    float64, so that the order of few sites costs no digits.
+    """
 
     total: Weights
     weight: float

@@ -1,7 +1,7 @@
 """The last evaluation of a federated run: lock the threshold, ask every site, write `results.json`. Sums only.
 
-A first pass over the training sites' val cases gives threshold and bins, then every site numbers its test cases, and the
-training sites place theirs among everybody's.
+A first pass over the training sites' val cases gives threshold and bins, then every site numbers its test cases, and
+the training sites place theirs among everybody's.
 """
 
 from __future__ import annotations
@@ -106,7 +106,9 @@ def _ask(federation: Federation, roster: Roster, experiment: Experiment, weights
 def _orders(
     own: EvaluateOrder, roster: Roster, experiment: Experiment, mending: Mending | None
 ) -> dict[str, EvaluateOrder]:
-    """By site: a held-out one is asked about all its cases, a training one about its test cases, where these did not train."""
+    """By site: a held-out one is asked about all its cases, a training one about its test cases,
+    where these did not train.
+    """
     held_out = replace(own, parts={"test": _EVERY}, repair=mending.order if mending else None)
     trained = roster.train if experiment.protocol == "in-federation" else ()
     return dict.fromkeys(roster.held_out, held_out) | dict.fromkeys(trained, own)

@@ -1,4 +1,6 @@
-"""Noise that hides a whole hospital from the others (McMahan et al. 2018, with hospitals for users, all in every round)."""
+"""Noise that hides a whole hospital from the others (McMahan et al. 2018, with hospitals for users,
+all in every round).
+"""
 
 from __future__ import annotations
 

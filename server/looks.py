@@ -32,7 +32,8 @@ def ask_looks(
     *,
     val: Sequence[float],
 ) -> Mending:
-    """One message to each of the training `sites`, as `order` names the run; `val` are the shares of classes among val cases.
+    """One message to each of the training `sites`, as `order` names the run; `val` are the shares of classes among val
+    cases.
 
     Sites that decline by their policy, or fail, are not in the sum. Nobody is asked where `no_looks` says why.
     """

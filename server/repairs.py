@@ -16,7 +16,8 @@ from common.repair_orders import LooksSums, Repair, RepairOrder
 class Repaired:
     """One repair of one federated model at a center that did not train; `repair` "none" is the main row's own numbers.
 
-    `reference`: the training sites whose looks a repair of pictures aimed at. The rest is as in `common.repair_orders.Repair`.
+    `reference`: the training sites whose looks a repair of pictures aimed at. The rest is as in
+    `common.repair_orders.Repair`.
     """
 
     protocol: str
@@ -59,8 +60,8 @@ def repaired_rows(
 
 
 def repair_order(experiment: Experiment, looks: Collection[LooksSums], *, val: Sequence[float]) -> RepairOrder:
-    """What a center that did not train is asked to mend: its pictures towards the training sites' `looks`, where there are
-    any, and its answers from the shares of classes that the model takes for granted; `val` as in `_model_shares`.
+    """What a center that did not train is asked to mend: its pictures towards the training sites' `looks`, where there
+    are any, and its answers from the shares of classes that the model takes for granted; `val` as in `_model_shares`.
     """
     total = functools.reduce(LooksSums.__add__, looks) if looks else None
     return RepairOrder(looks=total, looks_why=no_looks(experiment), shares=_model_shares(experiment, val))

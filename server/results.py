@@ -1,4 +1,7 @@
-"""`results.json`: rows, contrasts, what they say across centers, budget and provenance. No times, so that one seed gives the same bytes twice."""
+"""`results.json`: rows, contrasts, what they say across centers, budget and provenance.
+
+No times, so that one seed gives the same bytes twice.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +25,9 @@ class Row:
     """How one model does at one site (or `all`). A number that does not exist is None, and `why` says why.
 
     Rows of `all`, in-federation, also hold what sums alone give: `auc_federated` is off the exact AUC by
-    `auc_federated_bound` at most (`auc_federated_why` says why it or its interval is not there); the mean of the sites' own AUCs, which is another thing than the AUC of all cases; and
-    the decision curve. `suppressed` names sites whose policy kept their cases out of the federated numbers.
+    `auc_federated_bound` at most (`auc_federated_why` says why it or its interval is not there); the mean of the sites'
+    own AUCs, which is another thing than the AUC of all cases; and the decision curve. `suppressed` names sites whose
+    policy kept their cases out of the federated numbers.
     """
 
     arm: str

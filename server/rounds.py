@@ -114,8 +114,8 @@ def training_parts(experiment: Experiment) -> tuple[Part, ...]:
 
 
 def training_sizes(roster: Roster, experiment: Experiment) -> dict[str, int]:
-    """By what each training center's share of the steps is measured: its training images, or, where training is private,
-    its nominal number of patients, since nothing may follow from the true one.
+    """By what each training center's share of the steps is measured: its training images, or, where training is
+    private, its nominal number of patients, since nothing may follow from the true one.
     """
     if is_private(experiment.privacy):
         return {site: card.patients for site, card in roster.train.items()}
@@ -156,8 +156,9 @@ def run_rounds(
 ) -> Outcome:
     """Train over all rounds that are left after the last whole checkpoint in `folder` (round 0: the initial weights).
 
-    BadInput where the budget is too small for the sites, RunFailed where no site trained in a round. `identity` names the
-    configuration that a checkpoint belongs to; `heads` are those of the sites' ledgers (default: a file beside `folder`).
+    BadInput where the budget is too small for the sites, RunFailed where no site trained in a round. `identity` names
+    the configuration that a checkpoint belongs to; `heads` are those of the sites' ledgers (default: a file beside
+    `folder`).
     """
     training = experiment.training
     steps = checked_steps(roster, experiment)

@@ -131,8 +131,9 @@ def contrasts(
 
     `together`: what `all` is. "cases": the AUC of all sites' cases in one ranking (the m-th vector of one site goes
     with the m-th of the next, so all must come from one model). "centers": the mean over sites. A tuple: one for each
-    pair. None: no `all`. Draws depend on `rng` and the order of sites, seeds and cases alone: asking for other pairs moves no number. Raises
-    ValueError where an arm lacks a seed that another has, or has several vectors at one site and one at another.
+    pair. None: no `all`. Draws depend on `rng` and the order of sites, seeds and cases alone: asking for other pairs
+    moves no number. Raises ValueError where an arm lacks a seed that another has, or has several vectors at one site
+    and one at another.
     """
     if not sites or not pairs:
         return ()
@@ -249,8 +250,8 @@ class _Ranking:
         return cls(ups, downs, mixed[starts])
 
     def wins(self, times: NDArray[np.int32]) -> Floats:
-        """Twice the pairs in which the positive is above, ties half, where patient i counts `times[i]` times: (P, draws)
-        to (draws,).
+        """Twice the pairs in which the positive is above, ties half, where patient i counts `times[i]` times: (P,
+        draws) to (draws,).
         """
         up, down = self.ups @ times, self.downs @ times
         even = _products(up[self.tied], down[self.tied])

@@ -103,7 +103,9 @@ class Cases:
         )
 
     def tested(self, judge: Judge, site: str) -> Rows:
-        """The cases that the protocol tests at a site: its test patients in-federation, every patient of a held-out center."""
+        """The cases that the protocol tests at a site: its test patients in-federation,
+        every patient of a held-out center.
+        """
         if judge.protocol == LEAVE_ONE_OUT or site in self.watched:
             return np.arange(len(self.sites[site]))
         return self.sites[site].rows("test")
@@ -155,7 +157,9 @@ def assemble(run: Path, plans: Sequence[ModelPlan], experiment: Experiment, site
 
 
 def _without_coarse(one: Contrast, coarse: Collection[str]) -> Contrast:
-    """A contrast without interval and p from sums where those of an arm are too coarse; against local they are exact."""
+    """A contrast without interval and p from sums where those of an arm are too coarse;
+    against local they are exact.
+    """
     if one.delta_federated is None or one.b == "local" or not {one.a, one.b} & set(coarse):
         return one
     return replace(one, low_federated=None, high_federated=None, p_federated=None)

@@ -45,8 +45,8 @@ def train_model(
 ) -> None:
     """Train `plan`'s model unless its folder says it is done; a federated one continues from its last checkpoint.
 
-    Only the federated arm trains with the privacy that the experiment asks for: other arms' models leave no hospital, or
-    are the yardstick that could not be had.
+    Only the federated arm trains with the privacy that the experiment asks for: other arms' models leave no hospital,
+    or are the yardstick that could not be had.
     """
     folder = run / "models" / plan.name
     if (folder / DONE).exists():

@@ -19,7 +19,9 @@ _PREFERENCE = {"federated": 0, "pooled": 1, "local": 2}
 
 
 def draw_pictures(run: Path, plans: Sequence[ModelPlan], experiment: Experiment, sites: Mapping[str, Site]) -> None:
-    """Write `pictures/<site>/case-N.png`, its attention map, and `index.json`, for `comparison.pictures` cases a site."""
+    """Write `pictures/<site>/case-N.png`, its attention map, and `index.json`,
+    for `comparison.pictures` cases a site.
+    """
     for name, site in sites.items():
         plan = _model_for(name, plans, seed=experiment.seed)
         rows = chosen_cases(site, count=experiment.comparison.pictures)

@@ -1,6 +1,7 @@
 """Repair without labels at each center that a federated model never saw: the same code of client and server.
 
-Models are those of the first seed. A training site's looks heed its own policy, as in a deployment; the numbers are exact.
+Models are those of the first seed. A training site's looks heed its own policy, as in a deployment; the numbers are
+exact.
 """
 
 from __future__ import annotations

@@ -22,7 +22,9 @@ DEFAULT_TASK = "steatosis-s2"
 
 
 class Measure(NamedTuple):
-    """Something that was graded: its name in messages, its header, the place of its digit in the id, its grades' letter and top."""
+    """Something that was graded: its name in messages, its header, the place of its digit in the id,
+    its grades' letter and top.
+    """
 
     said: str
     header: str

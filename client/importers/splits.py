@@ -100,7 +100,9 @@ def draw_sides(
 
 
 def _allocate(share: npt.NDArray[np.float64], lacking: npt.NDArray[np.float64]) -> list[int]:
-    """How many patients go to each side: its `share` of them rounded down or up; up where share and lack add to most."""
+    """How many patients go to each side: its `share` of them rounded down or up;
+    up where share and lack add to most.
+    """
     n = round(float(share.sum()))
     down = np.floor(share + 1e-9).astype(np.int64)
     want = np.where(share - down > 1e-9, share - down + lacking, -np.inf)

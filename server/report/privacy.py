@@ -1,4 +1,6 @@
-"""What privacy cost, for the page: a table and a curve of ε by round, what it does not count, and the stamp of a demo."""
+"""What privacy cost, for the page: a table and a curve of ε by round, what it does not count,
+and the stamp of a demo.
+"""
 
 from __future__ import annotations
 

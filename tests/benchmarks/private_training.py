@@ -1,4 +1,6 @@
-"""What privacy costs while training: time and memory of private rounds, noise and ledger included, against plain steps."""
+"""What privacy costs while training: time and memory of private rounds, noise and ledger included,
+against plain steps.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""How many evaluations a site answers: no more than its policy allows, over restarts, and a request that came before once."""
+"""How many evaluations a site answers: no more than its policy allows, over restarts,
+and a request that came before once.
+"""
 
 from __future__ import annotations
 

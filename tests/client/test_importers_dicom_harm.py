@@ -1,4 +1,6 @@
-"""Ultrasound DICOM that does harm: damaged and swollen files, decoders that fail, and what must never leave a header."""
+"""Ultrasound DICOM that does harm: damaged and swollen files, decoders that fail,
+and what must never leave a header.
+"""
 
 from __future__ import annotations
 

@@ -74,7 +74,9 @@ def test_every_lossless_compression_gives_the_raw_pixels(tmp_path: Path) -> None
     ["SC_rgb_jls_lossy_line", "SC_rgb_jls_lossy_sample", "SC_rgb_jpeg_gdcm", "SC_rgb_jpeg_dcmtk", "SC_rgb_gdcm_KY"],
 )
 def test_compressed_files_of_other_makers(tmp_path: Path, name: str) -> None:
-    """One picture that comes with pydicom, packed by several programs, lossy too; run lengths in pydicom's hands are the oracle."""
+    """One picture that comes with pydicom, packed by several programs, lossy too;
+    run lengths in pydicom's hands are the oracle.
+    """
     packed, raw = (pydicom.dcmread(pydicom.data.get_testdata_file(f"{file}.dcm")) for file in (name, "SC_rgb_rle"))
     packed.Modality, packed.PatientID, packed.BurnedInAnnotation = "US", "P1", "NO"
     site, _ = imported(tmp_path, {"a/x": packed, "b/y": other()})

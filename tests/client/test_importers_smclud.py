@@ -446,7 +446,9 @@ def test_a_damaged_image_is_named_by_number_and_nothing_is_written(tmp_path: Pat
 
 
 def test_the_same_name_in_both_classes_needs_its_folder(tmp_path: Path) -> None:
-    """Numbers begin anew in each class; a table that says HCC/1.png tells them apart, one of patients' names is warned."""
+    """Numbers begin anew in each class; a table that says HCC/1.png tells them apart,
+    one of patients' names is warned.
+    """
     members, rows = {}, []
     for n in range(1, 13):
         for group in CLASSES:

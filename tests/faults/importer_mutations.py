@@ -72,7 +72,9 @@ class Found:
 
 
 def batch(count: int, *, seed: int = 0, names: Sequence[str] = tuple(FIXTURES), note: Path | None = None) -> Found:
-    """Import `count` damaged sources, fixture by fixture in turn; `note` is a file that always tells the present one."""
+    """Import `count` damaged sources, fixture by fixture in turn;
+    `note` is a file that always tells the present one.
+    """
     found = Found()
     with tempfile.TemporaryDirectory(prefix="mutations-") as place:
         work = Path(place)

@@ -1,4 +1,6 @@
-"""Federated numbers against central ones, coverage of the interval, errors of the paired test; each over many data sets."""
+"""Federated numbers against central ones, coverage of the interval, errors of the paired test;
+each over many data sets.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ SMALLEST = 5
 
 @dataclass(frozen=True)
 class Agreement:
-    """Over data sets: root mean square and largest of the AUC's and of the standard error's error, and bounds that held."""
+    """Over data sets: root mean square and largest of the AUC's and of the standard error's error,
+    and bounds that held.
+    """
 
     auc: float
     auc_most: float
@@ -49,7 +53,9 @@ class Agreement:
 
 
 def agreement(count: int, *, seed: int = 0) -> dict[str, Agreement]:
-    """Federated against central: 1,024 bins with the first pass over the same cases, 64 with it over val cases, 64 merged."""
+    """Federated against central: 1,024 bins with the first pass over the same cases,
+    64 with it over val cases, 64 merged.
+    """
     rng = np.random.default_rng(seed)
     found: dict[str, list[tuple[float, float, float]]] = {"1024": [], "64": [], "64 merged": []}
     for number in range(count):
@@ -119,7 +125,9 @@ def federated_auc(count: int = 300) -> Finding:
 
 @dataclass(frozen=True)
 class Coverage:
-    """Shares of 95 % intervals that hold the true AUC: central, from sums, from merged sums, and of images for patients."""
+    """Shares of 95 % intervals that hold the true AUC: central, from sums, from merged sums,
+    and of images for patients.
+    """
 
     central: float
     sums: float

@@ -33,7 +33,8 @@ FROM_SCRATCH = Training(epochs=30, batch_size=16, optimizer=AdamW(learning_rate=
 def shift_dial() -> Finding:
     """LymphUs's two centers at four shifts; the default model from scratch, trained on every case of one center.
 
-    Tested on every case of fresh phantoms: of the same machine (own), and of the other (elsewhere); mean over two seeds.
+    Tested on every case of fresh phantoms: of the same machine (own), and of the other (elsewhere); mean over two
+    seeds.
     """
     use_threads(1)
     found = {shift: _own_and_elsewhere(shift) for shift in SHIFTS}

@@ -1,4 +1,6 @@
-"""The audit: its bound against exact cases, that it spares the real mechanism and finds planted mistakes, its attacks, its page."""
+"""The audit: its bound against exact cases, that it spares the real mechanism and finds planted mistakes,
+its attacks, its page.
+"""
 
 from __future__ import annotations
 
