@@ -30,7 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     importer.add_argument("--out", type=Path, required=True, metavar="PARENT", help="site folders are made in here")
     importer.add_argument(
         "--task",
-        help="behsof: which question the labels answer (default steatosis-s2); csv: its name; folder, dicom: NAME:POSITIVE",
+        help="behsof: which question the labels answer (default steatosis-s2); csv: its name; folder, dicom: "
+        "NAME:POSITIVE",
     )
     importer.add_argument("--sites", type=int, help="deeplesion: into how many artificial sites to cut it")
     importer.add_argument("--by", help="deeplesion: cut by patient, spacing or dirichlet")
@@ -42,7 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--nominal-patients",
         type=int,
         metavar="N",
-        help="the number of patients that each site declares to the outside, not its true one; private training asks for it",
+        help="the number of patients that each site declares to the outside, not its true one; private training asks "
+        "for it",
     )
     importer.add_argument("--password-file", metavar="FILE", help="the file that holds the archive's password")
     add_json(importer)

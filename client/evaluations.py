@@ -116,8 +116,8 @@ def _alone(state: Path, *, site: str) -> Iterator[None]:
         lock = os.open(state / "evaluations.lock", os.O_CREAT | os.O_RDWR, 0o600)
     except OSError as error:
         raise RunFailed(
-            f"site {site}: its evaluations cannot be counted ({error.strerror}), so none is answered; let the client write "
-            "to state/"
+            f"site {site}: its evaluations cannot be counted ({error.strerror}), so none is answered; let the client "
+            "write to state/"
         ) from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -60,6 +60,6 @@ def _check(folder: Path, key: SiteKey, terms: Terms, *, site: str) -> None:
         public.verify(bytes.fromhex(key.signature), statement(terms, site=key.site, public=key.public), _HOW)
     except (InvalidSignature, ValueError):
         raise BadInput(
-            f"site {site}: the key that came as {key.site}'s is not signed by peers/{named.name}; somebody between may be "
-            "reading along, so nothing was sent: ask that hospital"
+            f"site {site}: the key that came as {key.site}'s is not signed by peers/{named.name}; somebody between may "
+            "be reading along, so nothing was sent: ask that hospital"
         ) from None

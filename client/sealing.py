@@ -44,7 +44,8 @@ def answer_seal(
         raise BadInput(f"site {site.id}: its key was asked for another model than came; ask for a new key")
     if "masked-sums" not in site.policy.evaluation_sends:
         raise BadInput(
-            f"site {site.id}: its policy (evaluation_sends) has no masked-sums; ask without it, or change it at the site"
+            f"site {site.id}: its policy (evaluation_sends) has no masked-sums; ask without it, or change it at the "
+            "site"
         )
 
     def compute() -> Mapping[str, ArrayLike]:

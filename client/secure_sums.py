@@ -1,7 +1,8 @@
 """A site's part in a secure sum: make a key, seal its numbers once, open one total. What it must remember is on its
 disk.
 
-    state/sums/<evaluation>.json   0600: the secrets of the current attempt, then its answer, then whom it was counted with
+    state/sums/<evaluation>.json   0600: the secrets of the current attempt, then its answer, then whom it was counted
+                                   with
 
 Flower starts a process for each message, so all three steps read and replace that one file. The private key goes when
 the numbers are sealed, in the same replacement that brings the answer; the answer goes when the total is opened. A new
@@ -147,16 +148,16 @@ def _require_same_company(kept: _Kept, terms: Terms, *, site: str) -> None:
     if kept.counted is not None and kept.counted != terms.sites:
         who = ", ".join(sorted(set(kept.counted) ^ set(terms.sites)))
         raise BadInput(
-            f"site {site}: this evaluation was already counted, and now the roster differs by {who}, whose numbers the two "
-            "totals would give away; count it with the same sites, or evaluate another model"
+            f"site {site}: this evaluation was already counted, and now the roster differs by {who}, whose numbers the "
+            "two totals would give away; count it with the same sites, or evaluate another model"
         )
 
 
 def _stored(kept: _Kept, terms: Terms, *, site: str, request: str) -> Words:
     if kept.terms != terms.digest or kept.request != request or kept.answer is None:
         raise BadInput(
-            f"site {site}: its numbers of this attempt are sealed, and this asks for others under the same mask; ask for a "
-            "new key"
+            f"site {site}: its numbers of this attempt are sealed, and this asks for others under the same mask; ask "
+            "for a new key"
         )
     return np.frombuffer(b64decode(kept.answer), dtype="<u8").astype(np.uint64)
 

@@ -66,8 +66,8 @@ def _evaluations(account: Account, policy: Policy) -> str:
     answered = read_answered(account.folder)
     runs = "".join(f", {run} {len(asked)}" for run, asked in sorted(answered.requests.items()))
     return (
-        f"Evaluations answered, without noise and not counted in ε: {answered.in_all} of {policy.evaluations_in_all} that the "
-        f"policy allows in all, {policy.evaluations_per_run} for each run{runs and ' (' + runs[2:] + ')'}."
+        f"Evaluations answered, without noise and not counted in ε: {answered.in_all} of {policy.evaluations_in_all} "
+        f"that the policy allows in all, {policy.evaluations_per_run} for each run{runs and ' (' + runs[2:] + ')'}."
     )
 
 

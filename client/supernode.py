@@ -1,4 +1,6 @@
-"""The hospital's client: Flower's SuperNode, which asks the coordinator for work and runs only what is installed here."""
+"""The hospital's client: Flower's SuperNode, which asks the coordinator for work and runs only what is
+installed here.
+"""
 
 from __future__ import annotations
 

@@ -119,6 +119,6 @@ def _steps(block: Block, values: NDArray[np.generic], sites: int) -> NDArray[np.
 def _require_range(block: Block, ends: tuple[float, float], *, limit: int, sites: int) -> None:
     if max(-ends[0], ends[1]) > limit:
         raise BadInput(
-            f"block {block.name}: a number is beyond ±{limit / 2**block.bits:.3g}, the most whose sum over {sites} sites "
-            f"fits with {block.bits} bits after the point; send it with fewer"
+            f"block {block.name}: a number is beyond ±{limit / 2**block.bits:.3g}, the most whose sum over {sites} "
+            f"sites fits with {block.bits} bits after the point; send it with fewer"
         )

@@ -11,8 +11,8 @@ tells last, for one set of sites only in each evaluation. Without it, an answer 
 subtraction: from the total with that site, the total without it.
 
 Who is kept from what, plainly:
-- A server that follows the protocol and keeps everything it receives learns the totals, and of single sites nothing; nor
-  does anyone on the wire. The pair masks are as strong as X25519 and ChaCha20; no secret is ever at the server.
+- A server that follows the protocol and keeps everything it receives learns the totals, and of single sites nothing;
+  nor does anyone on the wire. The pair masks are as strong as X25519 and ChaCha20; no secret is ever at the server.
 - Sites that tell the server their secrets take their own numbers out of the total: what is left is the sum over the
   others. A site is hidden only among at least two other sites that keep their secrets. So three sites are the least
   (with two, either total minus own gives the other).

@@ -73,9 +73,9 @@ class Roster:
         for site, card in sorted(cards.items()):
             if card.task != experiment.task:
                 raise BadInput(
-                    f"site {site}: its task is {card.task.name} {list(card.task.classes)} (positive {card.task.positive}), the "
-                    f"experiment's {experiment.task.name} {list(experiment.task.classes)} (positive {experiment.task.positive}); "
-                    "make them equal"
+                    f"site {site}: its task is {card.task.name} {list(card.task.classes)} "
+                    f"(positive {card.task.positive}), the experiment's {experiment.task.name} "
+                    f"{list(experiment.task.classes)} (positive {experiment.task.positive}); make them equal"
                 )
         held = {s for s, c in cards.items() if c.role == "held-out" or s in experiment.held_out}
         roster = cls(
@@ -139,7 +139,8 @@ def checked_steps(roster: Roster, experiment: Experiment) -> int:
 def _require_counts(roster: Roster) -> None:
     if quiet := [site for site, card in roster.train.items() if not card.images]:
         raise BadInput(
-            f"site {quiet[0]}: its policy requires privacy; set privacy.kind = 'patient' in the experiment, or leave it out"
+            f"site {quiet[0]}: its policy requires privacy; set privacy.kind = 'patient' in the experiment, or leave "
+            "it out"
         )
 
 
@@ -215,8 +216,8 @@ def _check_data(roster: Roster, state: State) -> None:
     for site, was in sorted(state.data.items()):
         if site in now and now[site] != was:
             raise BadInput(
-                f"site {site}: its data changed since round {state.round}, so the run cannot go on as it began; restore "
-                "the site folder, or start again with another --out"
+                f"site {site}: its data changed since round {state.round}, so the run cannot go on as it began; "
+                "restore the site folder, or start again with another --out"
             )
     state.data = {**state.data, **now}
 

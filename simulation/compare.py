@@ -102,8 +102,8 @@ def _check_secure(experiment: Experiment, plans: list[ModelPlan]) -> None:
     fewest = min((len(plan.trained_on) for plan in plans if plan.arm == "federated"), default=SMALLEST_ROSTER)
     if experiment.evaluation.secure and fewest < SMALLEST_ROSTER:
         raise BadInput(
-            f"evaluation.secure: a federated model of this comparison has {fewest} training sites, too few to hide one in a "
-            f"total; set it to false, or have {SMALLEST_ROSTER} or more for every model"
+            f"evaluation.secure: a federated model of this comparison has {fewest} training sites, too few to hide one "
+            f"in a total; set it to false, or have {SMALLEST_ROSTER} or more for every model"
         )
 
 

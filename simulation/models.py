@@ -196,8 +196,8 @@ class _Chosen:
             return
         loss, auc = _validation(model, val, self.experiment)
         records.add(
-            "evaluation", run=plan.name, round=number, site="+".join(plan.trained_on), part="val", held_out=False, loss=loss,
-            auc=auc, n_images=len(val.labels),
+            "evaluation", run=plan.name, round=number, site="+".join(plan.trained_on), part="val", held_out=False,
+            loss=loss, auc=auc, n_images=len(val.labels),
         )  # fmt: skip
         if loss is not None and evaluation.select == "best" and (self.best is None or loss < self.best[0]):
             self.best = (loss, weights)

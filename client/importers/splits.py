@@ -62,8 +62,8 @@ def completed_split(cases: Sequence[Case]) -> tuple[list[Case], list[str]]:
         return list(cases), []
     there, lacking = ("train", "val") if "train" in sides else ("val", "train")
     note = (
-        f"the official split gives no {lacking} case: its {there} patients are drawn to train (75 %) and val (25 %) by the "
-        "split seed; its test patients stay test"
+        f"the official split gives no {lacking} case: its {there} patients are drawn to train (75 %) and val (25 %) by "
+        "the split seed; its test patients stay test"
     )
     return [replace(case, split=DEVELOPMENT) if case.split == there else case for case in cases], [note]
 

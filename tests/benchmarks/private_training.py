@@ -71,7 +71,10 @@ def memory() -> Row:
 
 
 def _what() -> str:
-    return f"ResNet-18, group norm, {SIDE} px, {PATIENTS} patients of {EACH} images a step, {STEPS} steps a round, with ledger"
+    return (
+        f"ResNet-18, group norm, {SIDE} px, {PATIENTS} patients of {EACH} images a step, {STEPS} steps a round, with "
+        "ledger"
+    )
 
 
 def private_turns(folder: Path, precision: Precision) -> Callable[[], int]:

@@ -83,10 +83,11 @@ def test_what_is_left_out_has_a_reason(tmp_path: Path) -> None:
     assert np.array_equal(stored(site, 0), screen(2))
     found = " | ".join(reasons(site))
     for said, count in {
-        "not ultrasound": 1, "no PatientID": 2, "no 2D tissue region": 2, "region is the whole picture": 1, "3D volume": 1,
-        "syntax, MPEG-4 AVC/H.264 High Profile / Level 4.1, is not read": 1, "syntax, 1.2.840.10008.1.2.4.112, is not": 1,
-        "syntax, which the standard does not know, is not read": 1, "JPEG Extended (Process 2 and 4), is read up to 8": 1,
-        "pixels in a frame": 1, "not a DICOM file": 1, "hidden": 1, "in no class folder": 1,
+        "not ultrasound": 1, "no PatientID": 2, "no 2D tissue region": 2, "region is the whole picture": 1,
+        "3D volume": 1, "syntax, MPEG-4 AVC/H.264 High Profile / Level 4.1, is not read": 1,
+        "syntax, 1.2.840.10008.1.2.4.112, is not": 1, "syntax, which the standard does not know, is not read": 1,
+        "JPEG Extended (Process 2 and 4), is read up to 8": 1, "pixels in a frame": 1, "not a DICOM file": 1,
+        "hidden": 1, "in no class folder": 1,
     }.items():  # fmt: skip
         assert found.count(said) == count, said
 

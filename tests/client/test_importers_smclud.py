@@ -304,7 +304,8 @@ def test_a_patient_on_two_official_sides(tmp_path: Path) -> None:
     name = f"SMC-LUD/clean_ver_for_train/train_clean/{shot.group}/{shot.name}"
     members[name.replace("train_clean", "val_clean")] = members.pop(name)
     source = as_folder(tmp_path / "in", members)
-    says = r"^archive smclud, member \d+: a patient on two sides of the split \((train|val) here, (train|val) at archive smclud"
+    sides = r"\((train|val) here, (train|val) at archive smclud"
+    says = r"^archive smclud, member \d+: a patient on two sides of the split " + sides
     with pytest.raises(BadInput, match=says) as caught:
         import_site("smclud", source, tmp_path / "out", options=ImportOptions(pattern=PATTERN))
     assert shot.patient not in str(caught.value)

@@ -62,8 +62,10 @@ class Found:
         )
 
     def __str__(self) -> str:
-        lines = [f"{self.imports} damaged sources, {len(self.failures)} failures; memory grew by at most "
-                 f"{self.grown_mib} MiB, the slowest import took {self.slowest_seconds:.1f} s of processor time"]  # fmt: skip
+        lines = [
+            f"{self.imports} damaged sources, {len(self.failures)} failures; memory grew by at most "
+            f"{self.grown_mib} MiB, the slowest import took {self.slowest_seconds:.1f} s of processor time"
+        ]
         lines += [
             f"  {name}: " + ", ".join(f"{k} {n}" for k, n in sorted(o.items())) for name, o in self.outcomes.items()
         ]

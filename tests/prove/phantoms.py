@@ -40,7 +40,8 @@ def shift_dial() -> Finding:
     found = {shift: _own_and_elsewhere(shift) for shift in SHIFTS}
     losses = {shift: float(np.mean(own) - np.mean(elsewhere)) for shift, (own, elsewhere) in found.items()}
     told = "; ".join(
-        f"shift {shift:g}: own {min(own):.3f} to {max(own):.3f}, elsewhere {np.mean(elsewhere):.3f}, lost {losses[shift]:.3f}"
+        f"shift {shift:g}: own {min(own):.3f} to {max(own):.3f}, elsewhere {np.mean(elsewhere):.3f}, lost "
+        f"{losses[shift]:.3f}"
         for shift, (own, elsewhere) in found.items()
     )
     grows = all(losses[a] < losses[b] + NOISE for a, b in itertools.pairwise(SHIFTS)) and losses[1.5] > losses[1.0]
