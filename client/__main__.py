@@ -30,7 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     importer.add_argument("--out", type=Path, required=True, metavar="PARENT", help="site folders are made in here")
     importer.add_argument(
         "--task",
-        help="behsof: which question the labels answer (default steatosis-s2); csv: its name; folder, dicom: NAME:POSITIVE",
+        help="behsof: which question the labels answer (default steatosis-s2); csv: its name; folder, dicom: "
+        "NAME:POSITIVE",
     )
     importer.add_argument("--sites", type=int, help="deeplesion: into how many artificial sites to cut it")
     importer.add_argument("--by", help="deeplesion: cut by patient, spacing or dirichlet")
@@ -42,7 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--nominal-patients",
         type=int,
         metavar="N",
-        help="the number of patients that each site declares to the outside, not its true one; private training asks for it",
+        help="the number of patients that each site declares to the outside, not its true one; private training asks "
+        "for it",
     )
     importer.add_argument("--password-file", metavar="FILE", help="the file that holds the archive's password")
     add_json(importer)
@@ -104,7 +106,9 @@ def _import(options: argparse.Namespace) -> int:
 
 
 def _line(summary: ImportSummary) -> str:
-    """One site in one line, such as `sites/tal: 18 patients, 240 images (benign 120, ...); 2 left out`; its notes below."""
+    """One site in one line, such as `sites/tal: 18 patients, 240 images (benign 120, ...); 2 left out`;
+    its notes below.
+    """
     classes = ", ".join(f"{name} {count}" for name, count in summary.classes.items())
     splits = ", ".join(f"{name} {count}" for name, count in summary.splits.items())
     left = f"; {summary.skipped} left out, see private/skipped.csv" if summary.skipped else ""

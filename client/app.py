@@ -1,9 +1,10 @@
 """The hospital's Flower ClientApp: unpack, call, pack. The same app runs in-process, under Ray and in a SuperNode.
 
 The site folder comes from the node's own configuration (`site="…"`), or, under Flower's simulation engine, from the
-environment variable SONOFED_SITES (folders joined by the path separator) and the node's partition number. Where the ledger
-and the count of evaluations lie and whether draws are seeded for a demonstration also stand there (`ledgers="…"`, `insecure-demo=true`, or the variables
-SONOFED_LEDGERS and SONOFED_INSECURE_DEMO): whoever starts the client decides it, and no message can.
+environment variable SONOFED_SITES (folders joined by the path separator) and the node's partition number. Where the
+ledger and the count of evaluations lie and whether draws are seeded for a demonstration also stand there
+(`ledgers="…"`, `insecure-demo=true`, or the variables SONOFED_LEDGERS and SONOFED_INSECURE_DEMO): whoever starts the
+client decides it, and no message can.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ Handler = Callable[[Message, Context], Message]
 
 
 def _guarded(handler: Handler) -> Handler:
-    """Answer failures with one line that names no path or file; what went wrong inside stays in the site's private log."""
+    """Answer failures with one line that names no path or file;
+    what went wrong inside stays in the site's private log.
+    """
 
     @functools.wraps(handler)
     def guarded(message: Message, context: Context) -> Message:

@@ -1,8 +1,9 @@
 """From a gray image to the square that the model sees.
 
 The square is centred on the lesion's box and has side max(width, height) · (1 + 2 · margin), or, where the margin is in
-millimetres, max(width, height) + 2 · margin_mm / spacing; the lesion keeps its shape. Where it leaves the frame it is filled with black (0): edges repeated or mirrored would invent tissue. No pixel
-outside the square touches the result, so burned-in text beyond the margin cannot leak in.
+millimetres, max(width, height) + 2 · margin_mm / spacing; the lesion keeps its shape. Where it leaves the frame it is
+filled with black (0): edges repeated or mirrored would invent tissue. No pixel outside the square touches the result,
+so burned-in text beyond the margin cannot leak in.
 """
 
 from __future__ import annotations

@@ -28,11 +28,11 @@ _ENOUGH = 64
 def describe(crops: NDArray[np.uint8], *, margin: float) -> NDArray[np.float64]:
     """`DESCRIPTORS` of crops (N, S, S) whose lesion's box was widened by `margin` of its longer side; (N, 10).
 
-    Gray values are in 0..1, lengths in pixels of the crop. Speckle length is the lag at which the autocorrelation of the
-    residual after a 9 × 9 mean falls to one half, axial (down) and lateral (across): Wagner, Smith, Sandrik and Lopez
-    1983. Gradient energy is the mean squared difference of neighbours over the variance; the high-frequency share is
-    that of the residual's power above half the Nyquist frequency; local contrast the mean standard deviation of 9 × 9
-    windows.
+    Gray values are in 0..1, lengths in pixels of the crop. Speckle length is the lag at which the autocorrelation of
+    the residual after a 9 × 9 mean falls to one half, axial (down) and lateral (across): Wagner, Smith, Sandrik and
+    Lopez 1983. Gradient energy is the mean squared difference of neighbours over the variance; the high-frequency share
+    is that of the residual's power above half the Nyquist frequency; local contrast the mean standard deviation of 9 ×
+    9 windows.
     """
     found = np.zeros((len(crops), len(DESCRIPTORS)))
     blank = blank_edges(crops)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["score"]
+__all__ = ["score", "score_as"]
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from torch.nn import functional as F
 
 from client.augment import normalise
 from client.precision import Precision, place
+from common.config import Evaluation
 from common.model import AttentionNet
 
 
@@ -45,6 +47,11 @@ def score(
         model.train(was_training)
     probabilities: np.ndarray = torch.cat(pieces).numpy()
     return probabilities
+
+
+def score_as(asked: Evaluation, *, precision: Precision) -> Callable[[AttentionNet, np.ndarray], np.ndarray]:
+    """`score` with the views that an experiment asks for."""
+    return functools.partial(score, flip=asked.flip, zooms=asked.zooms, precision=precision)
 
 
 def _views(crops_BSS: Tensor, *, flip: bool, zooms: Sequence[float]) -> Iterator[Tensor]:

@@ -2,9 +2,10 @@
 
     state/evaluations.jsonl    one line for each answer, on the disk before the answer leaves
 
-The same request asked again, whose answer is the same, is counted once; the count holds over runs and restarts. A line that
-cannot be read counts as an answer. The file has no copy elsewhere, unlike the ledger: whoever deletes it at the site starts
-anew. Runs bear the names that the server gives them, so the bound on them all is the one that holds against a server.
+The same request asked again, whose answer is the same, is counted once; the count holds over runs and restarts. A line
+that cannot be read counts as an answer. The file has no copy elsewhere, unlike the ledger: whoever deletes it at the
+site starts anew. Runs bear the names that the server gives them, so the bound on them all is the one that holds against
+a server.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from common.parsing import to_table
 if TYPE_CHECKING:
     from client.site import Site
     from common.orders import EvaluateOrder
+    from common.update import Weights
 
 _FILE = "evaluations.jsonl"
 
@@ -44,17 +46,19 @@ class Answered:
         return self.damaged + sum(len(asked) for asked in self.requests.values())
 
 
-def count_evaluation(folder: Path, site: Site, order: EvaluateOrder, *, weights: str, terms: str = "") -> None:
+def count_evaluation(folder: Path, site: Site, order: EvaluateOrder, weights: Weights, *, terms: str = "") -> None:
     """Write down that `order` is about to be answered about a training site's patients; a held-out site only evaluates.
 
-    `folder` is where the site keeps its state, `weights` the fingerprint of those that came with the order, `terms` what
-    else decides the answer. Raises EvaluationsExhausted where the
-    policy allows no more, RunFailed where it cannot be written down: then nothing may be answered.
+    `folder` is where the site keeps its state, `weights` are those that came with the order, `terms` is what else
+    decides the answer. Raises EvaluationsExhausted where the policy allows no more, RunFailed where it cannot be
+    written down: then nothing may be answered.
     """
+    from common.update import fingerprint
+
     if site.role == "held-out":
         return
     state, policy, run = folder / "state", site.policy, order.run
-    asked = json.dumps([to_table(order), site.data_sha256, weights, terms], sort_keys=True)
+    asked = json.dumps([to_table(order), site.data_sha256, fingerprint(weights), terms], sort_keys=True)
     request = sha256_bytes(asked.encode())
     with _alone(state, site=site.id):
         answered = read_answered(folder)
@@ -112,8 +116,8 @@ def _alone(state: Path, *, site: str) -> Iterator[None]:
         lock = os.open(state / "evaluations.lock", os.O_CREAT | os.O_RDWR, 0o600)
     except OSError as error:
         raise RunFailed(
-            f"site {site}: its evaluations cannot be counted ({error.strerror}), so none is answered; let the client write "
-            "to state/"
+            f"site {site}: its evaluations cannot be counted ({error.strerror}), so none is answered; let the client "
+            "write to state/"
         ) from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -1,7 +1,7 @@
 """What a site sends about a model's scores of its cases: its own exact numbers, and sums that add across sites.
 
-Every number passes the site's policy first: none is about fewer patients than `smallest_group`. In a secure evaluation the
-sums leave under masks alone (`client.sealing`). Shapes: N cases, K classes.
+Every number passes the site's policy first: none is about fewer patients than `smallest_group`. In a secure evaluation
+the sums leave under masks alone (`client.sealing`). Shapes: N cases, K classes.
 """
 
 from __future__ import annotations

@@ -21,7 +21,9 @@ _STOPS = np.array([[13, 8, 135], [126, 3, 168], [204, 71, 120], [248, 149, 64], 
 
 
 def chosen_cases(site: Site, *, count: int) -> NDArray[np.int64]:
-    """About `count` cases, alternating over the classes, one per patient, in source order: chosen without looking at scores."""
+    """About `count` cases, alternating over the classes, one per patient, in source order:
+    chosen without looking at scores.
+    """
     seen: set[int] = set()
     by_class: list[list[int]] = [[] for _ in site.task.classes]
     for row in range(len(site)):

@@ -1,7 +1,7 @@
 """Scores that a site keeps between the messages of one evaluation, so that no image is scored twice.
 
-They lie in the site's state folder under a name that says which weights, cases and settings made them, and are taken away
-by the message that needs them last. A file that is gone or torn only costs the scoring again.
+They lie in the site's state folder under a name that says which weights, cases and settings made them, and are taken
+away by the message that needs them last. A file that is gone or torn only costs the scoring again.
 """
 
 from __future__ import annotations

@@ -1,14 +1,15 @@
-"""What a site has spent of its patients' privacy: on its own disk, before a result leaves, and never less than was spent.
+"""What a site has spent of its patients' privacy: on its own disk, before a result leaves, and never less than was
+spent.
 
     state/ledger.jsonl     one line per released result; each holds the hash of the line before it
     state/answers/         the last released answer of each run, so that a lost reply can be sent again
     ../.ledger-<site>      how long the ledger is and its last hash, beside the pseudonym key, outside the site folder
 
-A round is: room under the cap? compute; keep the answer; append its line and fsync; write down the new head outside; hand
-the answer out. A kill before the line costs nothing, a kill after it leaves an answer that is handed out when it is asked
-for again. The head also goes to the server with each reply and comes back with each order: a ledger that is shorter than
-either says, or differs from it, is refused. Rolling back all three at once, by someone who is root at the site and in
-league with the server, cannot be seen; nor can a copy of the images under a new site id.
+A round is: room under the cap? compute; keep the answer; append its line and fsync; write down the new head outside;
+hand the answer out. A kill before the line costs nothing, a kill after it leaves an answer that is handed out when it
+is asked for again. The head also goes to the server with each reply and comes back with each order: a ledger that is
+shorter than either says, or differs from it, is refused. Rolling back all three at once, by someone who is root at the
+site and in league with the server, cannot be seen; nor can a copy of the images under a new site id.
 """
 
 from __future__ import annotations
@@ -96,7 +97,8 @@ class Released:
 
 @contextmanager
 def opened(account: Account, *, seen: Head | None = None) -> Iterator[Ledger]:
-    """The site's ledger, checked, for this process alone until the block ends; `seen` is the head that the server knows.
+    """The site's ledger, checked, for this process alone until the block ends; `seen` is the head that the server
+    knows.
 
     BadInput where another process has it, LedgerRefused where it was rolled back or edited, RunFailed where the disk is
     full.

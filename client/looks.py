@@ -20,10 +20,11 @@ def lesion_margin(crop: Crop) -> float:
 
 
 def looks_of(crops: Crops, patients: NDArray[np.int64], *, margin: float, smallest: int) -> LooksSums | None:
-    """The sums over crops (N, S, S) of `patients` (N,); None where those who show tissue are fewer than `smallest`, or nobody.
+    """The sums over crops (N, S, S) of `patients` (N,); None where those who show tissue are fewer than `smallest`, or
+    nobody.
 
-    Gray values that fewer than `smallest` patients show are put together with their neighbours, and the pixels of such a
-    run are spread evenly over it.
+    Gray values that fewer than `smallest` patients show are put together with their neighbours, and the pixels of such
+    a run are spread evenly over it.
     """
     if not len(crops):
         return None

@@ -35,12 +35,12 @@ class Policy:
     """What the site allows, whatever the server wishes.
 
     `privacy_unit`: whose presence privacy hides; `epsilon_cap`: the most ε that may ever be spent on a patient;
-    `privacy_required`: the site trains with privacy or not at all, and tells of its size no more than `nominal_patients`;
-    `smallest_group`: numbers about fewer patients do not leave (`client.evidence` keeps to it in evaluations);
-    `evaluation_sends`: what an evaluation may send (`client.sent` logs what it did): the site's own `numbers`, `sums` about
-    them that the server reads, and `masked-sums` of which it reads only the total over sites;
-    `evaluations_per_run`, `evaluations_in_all`: how many evaluations a training site answers (`client.evaluations` counts);
-    `code`: only what is installed at the site may run.
+    `privacy_required`: the site trains with privacy or not at all, and tells of its size no more than
+    `nominal_patients`; `smallest_group`: numbers about fewer patients do not leave (`client.evidence` keeps to it in
+    evaluations); `evaluation_sends`: what an evaluation may send (`client.sent` logs what it did): the site's own
+    `numbers`, `sums` about them that the server reads, and `masked-sums` of which it reads only the total over sites;
+    `evaluations_per_run`, `evaluations_in_all`: how many evaluations a training site answers (`client.evaluations`
+    counts); `code`: only what is installed at the site may run.
     """
 
     privacy_unit: Literal["patient"] = "patient"
@@ -57,11 +57,11 @@ class Policy:
 class Manifest:
     """`site.toml`, parsed.
 
-    `nominal_patients`: the public stand-in for the number of patients; `nominal_declared`: whether a person chose it, as
-    private training asks, or an import rounded it from the true count; `split_seed`: what drew the split where there is no
-    official one; `purpose`: what a held-out site is for, such as `caliper-shortcut`; `artificial`: cut from one center
-    for an experiment, not a center of its own, which reports must say; `covariates`: how each further column of cases.csv
-    is to be read.
+    `nominal_patients`: the public stand-in for the number of patients; `nominal_declared`: whether a person chose it,
+    as private training asks, or an import rounded it from the true count; `split_seed`: what drew the split where there
+    is no official one; `purpose`: what a held-out site is for, such as `caliper-shortcut`; `artificial`: cut from one
+    center for an experiment, not a center of its own, which reports must say; `covariates`: how each further column of
+    cases.csv is to be read.
     """
 
     id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]

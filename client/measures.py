@@ -88,7 +88,8 @@ def measure_cases(
 def permitted(
     found: Measures, labels: NDArray[np.int64], patients: NDArray[np.int64], *, positive_index: int, smallest: int
 ) -> Measures:
-    """What of the numbers may leave: nothing about fewer than `smallest` patients, nothing about a class that has fewer.
+    """What of the numbers may leave: nothing about fewer than `smallest` patients, nothing about a class that has
+    fewer.
 
     A class without patients hides nobody. What is kept back is None and `why` is `suppressed`.
     """

@@ -1,8 +1,8 @@
 """Whose key is whose, without trust in the server: sites sign their keys, and check each other's signatures.
 
 A site that has a folder `peers/` in its site folder asks of every other site a signature by the key in
-`peers/<site>.pub`: the same OpenSSH public key that the site registered with, but got from that hospital and not from the
-coordinator. A site without that folder takes the keys as the server tells them.
+`peers/<site>.pub`: the same OpenSSH public key that the site registered with, but got from that hospital and not from
+the coordinator. A site without that folder takes the keys as the server tells them.
 """
 
 from __future__ import annotations
@@ -60,6 +60,6 @@ def _check(folder: Path, key: SiteKey, terms: Terms, *, site: str) -> None:
         public.verify(bytes.fromhex(key.signature), statement(terms, site=key.site, public=key.public), _HOW)
     except (InvalidSignature, ValueError):
         raise BadInput(
-            f"site {site}: the key that came as {key.site}'s is not signed by peers/{named.name}; somebody between may be "
-            "reading along, so nothing was sent: ask that hospital"
+            f"site {site}: the key that came as {key.site}'s is not signed by peers/{named.name}; somebody between may "
+            "be reading along, so nothing was sent: ask that hospital"
         ) from None

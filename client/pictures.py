@@ -59,7 +59,8 @@ def open_hounsfield(content: bytes, *, where: str, formats: Sequence[str] = ("PN
 def open_windowed(
     content: bytes, window: tuple[float, float], *, where: str, formats: Sequence[str] = ("PNG",)
 ) -> Image.Image:
-    """A 16-bit CT slice as 8-bit gray (mode L): black at the window's low end and below, white at its high end and above.
+    """A 16-bit CT slice as 8-bit gray (mode L): black at the window's low end and below, white at its high end and
+    above.
 
     Between them gray is linear in Hounsfield units and rounded to the nearest. Raises BadInput.
     """

@@ -13,11 +13,12 @@ import numpy as np
 
 from client.ledger import Account, Released, Request, opened
 from client.site import Site, require_declared
+from client.spending import account_of
 from common.errors import LedgerRefused
 from common.files import sha256_bytes
 from common.orders import TrainOrder, TrainReport
 from common.parsing import parse, to_table
-from common.privacy import Mechanism, delta_of, mechanism_of
+from common.privacy import Mechanism, mechanism_of
 from common.private_orders import PrivateOrder, PrivateReport
 from common.update import Weights, norm
 from common.weights import fingerprint, get_weights
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Custody:
-    """What the site's own start of its client decides, and no message can: where its ledger lies, and whether it is a demo.
+    """What the site's own start of its client decides, and no message can: where its ledger lies, and whether it is a
+    demo.
 
     `ledgers`: a folder for the ledgers of a simulation that is not to spend the sites' own; None: the site folder.
     `insecure_demo`: coins and noise come from the experiment's seed, so that the run repeats and protects nobody.
@@ -43,7 +45,7 @@ class Custody:
 
     def account(self, site: Site) -> Account:
         """The ledger of `site`."""
-        return Account(self.folder(site), site.id, site.policy.epsilon_cap, delta_of(site.nominal_patients))
+        return account_of(self.folder(site), site)
 
 
 def answer_private(
@@ -51,8 +53,8 @@ def answer_private(
 ) -> tuple[TrainReport, Weights]:
     """One private round from `weights`, as `answer_train` makes a plain one; the change holds what trained, no more.
 
-    The report's every number follows from the site's nominal number of patients or from what was released. BadInput where
-    that number was not declared by a person.
+    The report's every number follows from the site's nominal number of patients or from what was released. BadInput
+    where that number was not declared by a person.
     """
     require_declared(site)
     mechanism = mechanism_of(private.privacy, nominal_patients=site.nominal_patients, steps=private.steps)

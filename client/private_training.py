@@ -23,6 +23,7 @@ from client.private_features import SeenLesson, by_formula
 from client.private_gradients import ClippedSum, Lesson, Lessons, Unit, Way, by_patient, by_sample, noisy_mean
 from client.schedule import make_optimizer, rate_at, set_rate
 from client.training import Trained, add_pull
+from common.apart import why_not_apart
 from common.config import Training
 from common.entropy import Entropy
 from common.errors import BadInput
@@ -97,14 +98,14 @@ def private_steps(
 
 def require_apart(model: nn.Module, plan: Training) -> None:
     """Raise BadInput where training would let one patient's images act on another's gradient, or tell their number."""
-    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
-        raise BadInput("privacy cannot be had with model.norm = 'batch', which mixes patients; set it to 'group'")
-    if plan.class_weights:
-        raise BadInput("training.class_weights tells how many cases of each class a site has; set it to false")
-    if plan.full_batch:
-        raise BadInput("privacy comes from sampling patients; leave training.full_batch out")
-    if any(getattr(module, "p", 0) for module in model.modules() if type(module).__name__ == "Dropout"):
-        raise BadInput("model.dropout draws for a whole batch at once; set it to 0 where privacy is asked for")
+    why = why_not_apart(
+        batch_norm=any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()),
+        dropout=any(getattr(module, "p", 0) for module in model.modules() if type(module).__name__ == "Dropout"),
+        class_weights=plan.class_weights,
+        full_batch=plan.full_batch,
+    )
+    if why is not None:
+        raise BadInput(why)
 
 
 def sample(people: list[np.ndarray], mechanism: Mechanism, entropy: Entropy) -> Sample:

@@ -120,8 +120,8 @@ def recalibrate_prior(
 ) -> Recalibrated:
     """Probabilities (N, K) of a model trained at shares `trained` (K,), for a center of unknown prevalence.
 
-    Expectation maximisation of Saerens, Latinne and Decaestecker 2002. It holds where only the prevalence differs and the
-    model was calibrated; with two classes the order of cases, and so the AUC, stays.
+    Expectation maximisation of Saerens, Latinne and Decaestecker 2002. It holds where only the prevalence differs and
+    the model was calibrated; with two classes the order of cases, and so the AUC, stays.
     """
     known = np.asarray(trained, dtype=np.float64)
     if not (known > 0).all() or not len(probabilities):

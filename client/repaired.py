@@ -1,7 +1,8 @@
 """A center's cases after each repair without labels, beside what they are without one.
 
-Pictures are carried to the looks of the training sites, batch statistics become the center's own, answers are recalibrated
-for the prevalence that they imply. Labels only judge what came out. Shapes: N cases, S pixels a side, K classes.
+Pictures are carried to the looks of the training sites, batch statistics become the center's own, answers are
+recalibrated for the prevalence that they imply. Labels only judge what came out. Shapes: N cases, S pixels a side, K
+classes.
 """
 
 from __future__ import annotations
@@ -55,7 +56,10 @@ class CenterCases:
 def repairs_of(
     cases: CenterCases, model: AttentionNet, order: RepairOrder, *, crop: Crop, score: Score
 ) -> tuple[Repair, ...]:
-    """One entry for each of `KINDS`; a repair that cannot be had is named with its reason. `score` is how cases are scored."""
+    """One entry for each of `KINDS`; a repair that cannot be had is named with its reason.
+
+    `score` is how cases are scored.
+    """
     found = []
     for kind in KINDS:
         mended = _mended(kind, cases, model, order, margin=lesion_margin(crop), score=score)

@@ -44,12 +44,13 @@ def answer_seal(
         raise BadInput(f"site {site.id}: its key was asked for another model than came; ask for a new key")
     if "masked-sums" not in site.policy.evaluation_sends:
         raise BadInput(
-            f"site {site.id}: its policy (evaluation_sends) has no masked-sums; ask without it, or change it at the site"
+            f"site {site.id}: its policy (evaluation_sends) has no masked-sums; ask without it, or change it at the "
+            "site"
         )
 
     def compute() -> Mapping[str, ArrayLike]:
         folder = (custody or Custody()).folder(site)
-        count_evaluation(folder, site, asked, weights=fingerprint(weights), terms=order.terms.digest)
+        count_evaluation(folder, site, asked, weights, terms=order.terms.digest)
         return evaluation_numbers(_sums_by_part(site, asked, weights))
 
     request = b"|".join((TypeAdapter(EvaluateOrder).dump_json(asked), site.data_sha256.encode()))

@@ -1,11 +1,14 @@
-"""A site's part in a secure sum: make a key, seal its numbers once, open one total. What it must remember is on its disk.
+"""A site's part in a secure sum: make a key, seal its numbers once, open one total. What it must remember is on its
+disk.
 
-    state/sums/<evaluation>.json   0600: the secrets of the current attempt, then its answer, then whom it was counted with
+    state/sums/<evaluation>.json   0600: the secrets of the current attempt, then its answer, then whom it was counted
+                                   with
 
-Flower starts a process for each message, so all three steps read and replace that one file. The private key goes when the
-numbers are sealed, in the same replacement that brings the answer; the answer goes when the total is opened. A new attempt
-replaces the last one: what was sealed there can never be opened any more. The name of whom a site was counted with stays:
-within one evaluation it is never counted with others. A hospital that wants that all the same removes the file.
+Flower starts a process for each message, so all three steps read and replace that one file. The private key goes when
+the numbers are sealed, in the same replacement that brings the answer; the answer goes when the total is opened. A new
+attempt replaces the last one: what was sealed there can never be opened any more. The name of whom a site was counted
+with stays: within one evaluation it is never counted with others. A hospital that wants that all the same removes the
+file.
 """
 
 from __future__ import annotations
@@ -41,8 +44,9 @@ _FORGOTTEN_SECONDS = 86_400.0
 class _Kept:
     """What the site remembers of one evaluation.
 
-    `own`: seed of its own mask. `private` until the numbers are sealed under the terms `terms`; then `answer`, the sealed
-    words (base64), to the request `request`, of `sites`. `opened`: the total was opened; `counted`: with whom it ever was.
+    `own`: seed of its own mask. `private` until the numbers are sealed under the terms `terms`; then `answer`, the
+    sealed words (base64), to the request `request`, of `sites`. `opened`: the total was opened; `counted`: with whom it
+    ever was.
     """
 
     attempt: str
@@ -101,9 +105,10 @@ def seal(
 ) -> Words:
     """The numbers that `compute` gives by block, sealed under the terms; they leave the site only as this.
 
-    `request` is a SHA-256 of all that the numbers depend on. The same terms and request again get the stored answer, and
-    `compute` is not called; any other is refused, since one mask never hides two vectors. `peers`: see `client.peers`.
-    BadInput where the terms cannot hide the site, or it was already counted with others in this evaluation.
+    `request` is a SHA-256 of all that the numbers depend on. The same terms and request again get the stored answer,
+    and `compute` is not called; any other is refused, since one mask never hides two vectors. `peers`: see
+    `client.peers`. BadInput where the terms cannot hide the site, or it was already counted with others in this
+    evaluation.
     """
     check_terms(terms)
     if peers is not None:
@@ -143,16 +148,16 @@ def _require_same_company(kept: _Kept, terms: Terms, *, site: str) -> None:
     if kept.counted is not None and kept.counted != terms.sites:
         who = ", ".join(sorted(set(kept.counted) ^ set(terms.sites)))
         raise BadInput(
-            f"site {site}: this evaluation was already counted, and now the roster differs by {who}, whose numbers the two "
-            "totals would give away; count it with the same sites, or evaluate another model"
+            f"site {site}: this evaluation was already counted, and now the roster differs by {who}, whose numbers the "
+            "two totals would give away; count it with the same sites, or evaluate another model"
         )
 
 
 def _stored(kept: _Kept, terms: Terms, *, site: str, request: str) -> Words:
     if kept.terms != terms.digest or kept.request != request or kept.answer is None:
         raise BadInput(
-            f"site {site}: its numbers of this attempt are sealed, and this asks for others under the same mask; ask for a "
-            "new key"
+            f"site {site}: its numbers of this attempt are sealed, and this asks for others under the same mask; ask "
+            "for a new key"
         )
     return np.frombuffer(b64decode(kept.answer), dtype="<u8").astype(np.uint64)
 

@@ -1,8 +1,8 @@
 """The site's own log of what its evaluations sent: one line of JSON for each answer, in `private/sent.jsonl`.
 
-The site's own numbers stand there as they left. Sums are named with how many numbers each holds; the SHA-256 is that of the
-report as JSON, or of the masked words, so that a copy of what left can be held against it. An answer that cannot be logged
-is not sent.
+The site's own numbers stand there as they left. Sums are named with how many numbers each holds; the SHA-256 is that of
+the report as JSON, or of the masked words, so that a copy of what left can be held against it. An answer that cannot be
+logged is not sent.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ def log_report(site: Site, order: EvaluateOrder, report: EvaluateReport) -> None
 
 
 def log_sealed(site: Site, order: EvaluateOrder, terms: Terms, words: Words) -> None:
-    """Note sums that are about to leave under masks, and with whose they are added; RunFailed where it cannot be noted."""
+    """Note sums that are about to leave under masks, and with whose they are added;
+    RunFailed where it cannot be noted.
+    """
     sums = {block.name: block.numbers for block in terms.directory}
     digest = sha256_bytes(words.astype("<u8").tobytes())
     about = {"under_masks": True, "with": [name for name in terms.sites if name != site.id]}

@@ -35,7 +35,7 @@ from common.orders import EvaluateOrder, EvaluateReport, Part, PartReport, SiteC
 from common.private_orders import CardOrder
 from common.repair_orders import Repair
 from common.update import Weights, difference, norm
-from common.weights import fingerprint, get_weights, set_weights
+from common.weights import get_weights, set_weights
 
 if TYPE_CHECKING:
     from client.repaired import Score
@@ -173,7 +173,7 @@ def answer_evaluate(
     began = time.monotonic()
     use_threads(order.threads)
     require_task(site, order.task)
-    count_evaluation((custody or Custody()).folder(site), site, order, weights=fingerprint(weights))
+    count_evaluation((custody or Custody()).folder(site), site, order, weights)
     parts: dict[str, PartReport] = {}
     for name, splits in order.parts.items():
         rows = site.rows(*splits)
@@ -216,14 +216,15 @@ def _repairs(
 
 def _scorer(order: EvaluateOrder) -> Score:
     """How the order wants cases scored."""
-    from client.evaluation import score
+    from client.evaluation import score_as
 
-    how = order.evaluation
-    return functools.partial(score, flip=how.flip, zooms=how.zooms, precision=order.training.precision)
+    return score_as(order.evaluation, precision=order.training.precision)
 
 
 def scores_of(site: Site, rows: np.ndarray, order: EvaluateOrder, weights: Weights, *, part: str) -> np.ndarray:
-    """The scores (N, K) of the cases `rows`; those of test cases are kept from the first pass on until their placements."""
+    """The scores (N, K) of the cases `rows`; those of test cases are kept from the first pass on until their
+    placements.
+    """
     from client.kept import keep_scores, kept_scores, scores_name
 
     if part != "test" or order.stage == "progress":

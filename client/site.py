@@ -61,9 +61,9 @@ class Site:
     `images` and `masks` are paths relative to `folder`; a mask, a box, a device or a covariate that is absent is None.
     `labels` (N,) are indices in `task.classes`, `positive` (N,) says which are `task.positive`. `patients` (N,) are
     codes 0..P-1 in order of first appearance, `pseudonyms` (P,) their names. `splits` are what cases.csv says; `rows`
-    heeds the role too. `nominal_declared`: a person chose `nominal_patients`. `artificial` sites were cut from one center. `spacings` are mm per pixel, None where unknown.
-    `data_sha256` names the data: files, boxes, spacings, labels, splits and who belongs together, but no pseudonym, so
-    that a new key leaves it alone.
+    heeds the role too. `nominal_declared`: a person chose `nominal_patients`. `artificial` sites were cut from one
+    center. `spacings` are mm per pixel, None where unknown. `data_sha256` names the data: files, boxes, spacings,
+    labels, splits and who belongs together, but no pseudonym, so that a new key leaves it alone.
     """
 
     folder: Path

@@ -6,21 +6,25 @@ __all__ = ["account_of", "as_table", "as_text"]
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from client.evaluations import read_answered
 from client.ledger import Account, Entry, read_entries
 from client.manifest import Manifest, Policy
 from common.privacy import delta_of
 
+if TYPE_CHECKING:
+    from client.site import Site
+
 _BARS = " ▁▂▃▄▅▆▇█"
 _WIDTH, _HEIGHT = 60, 8
 
 
-def account_of(folder: Path, manifest: Manifest) -> Account:
-    """The ledger of a site: its cap is the site's policy, its δ follows from the site's nominal number of patients."""
-    delta = delta_of(manifest.nominal_patients)
-    return Account(folder, manifest.id, manifest.policy.epsilon_cap, delta)
+def account_of(folder: Path, site: Manifest | Site) -> Account:
+    """The ledger below `folder`: its cap is the site's policy,
+    its δ follows from the site's nominal number of patients.
+    """
+    return Account(folder, site.id, site.policy.epsilon_cap, delta_of(site.nominal_patients))
 
 
 def as_table(account: Account, policy: Policy) -> dict[str, Any]:
@@ -62,8 +66,8 @@ def _evaluations(account: Account, policy: Policy) -> str:
     answered = read_answered(account.folder)
     runs = "".join(f", {run} {len(asked)}" for run, asked in sorted(answered.requests.items()))
     return (
-        f"Evaluations answered, without noise and not counted in ε: {answered.in_all} of {policy.evaluations_in_all} that the "
-        f"policy allows in all, {policy.evaluations_per_run} for each run{runs and ' (' + runs[2:] + ')'}."
+        f"Evaluations answered, without noise and not counted in ε: {answered.in_all} of {policy.evaluations_in_all} "
+        f"that the policy allows in all, {policy.evaluations_per_run} for each run{runs and ' (' + runs[2:] + ')'}."
     )
 
 

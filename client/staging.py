@@ -83,7 +83,9 @@ def continued(parent: Path, *, name: str) -> Iterator[Path]:
 
 
 def _sweep(parent: Path, prefix: str, *, older: float = _GRACE_SECONDS) -> None:
-    """Remove what killed processes left in `parent`: folders of that prefix, `older` in seconds, that nobody has locked."""
+    """Remove what killed processes left in `parent`: folders of that prefix, `older` in seconds,
+    that nobody has locked.
+    """
     for folder in parent.glob(f"{prefix}*"):
         with suppress(OSError):
             lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

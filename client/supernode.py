@@ -1,4 +1,6 @@
-"""The hospital's client: Flower's SuperNode, which asks the coordinator for work and runs only what is installed here."""
+"""The hospital's client: Flower's SuperNode, which asks the coordinator for work and runs only what is
+installed here.
+"""
 
 from __future__ import annotations
 
@@ -30,9 +32,9 @@ def start_client(
     """Connect the site folder `site` to the coordinator and serve it in the foreground until Ctrl-C or SIGTERM; 0 then.
 
     Nothing listens to the outside: the client polls. While the coordinator is away it waits; after an unclean stop it
-    comes back by itself. `insecure_demo` seeds the draws of private training: a demonstration that repeats. `state` (default: the site's own state folder) holds Flower's home and the log. BadInput where
-    the site, `superlink` (host:port), the certificate or the key cannot be used; RunFailed where the coordinator refuses
-    the site.
+    comes back by itself. `insecure_demo` seeds the draws of private training: a demonstration that repeats. `state`
+    (default: the site's own state folder) holds Flower's home and the log. BadInput where the site, `superlink`
+    (host:port), the certificate or the key cannot be used; RunFailed where the coordinator refuses the site.
     """
     about = load_site(site)
     host, port = _address(superlink)

@@ -185,8 +185,8 @@ def clustered_auc(
     one image).
 
     The interval is symmetric on the logit scale, with a t quantile whose degrees of freedom count the patients that
-    carry the variance (`Spread.degrees`). Over simulated designs of 15 to 600 patients and true AUCs of .70 to .99 it covers
-    94 to 97 % (98 to 99 % where one sample in four has AUC 1); the normal quantile covers 88 to 96 %. Where the
+    carry the variance (`Spread.degrees`). Over simulated designs of 15 to 600 patients and true AUCs of .70 to .99 it
+    covers 94 to 97 % (98 to 99 % where one sample in four has AUC 1); the normal quantile covers 88 to 96 %. Where the
     variance vanishes (AUC 0 or 1, or every score the same) `score_interval` on numbers of patients takes over, so that
     15 patients with AUC 1 do not look certain.
     """

@@ -1,7 +1,7 @@
 """Bins of a score that sites agree on: a fixed grid in logit for the first pass, quantiles of it for the second.
 
-Bins are given by their inner edges, rising probabilities; a bin holds its lower edge. Edges travel as float64 and scores
-are compared with them, never recomputed, so that every site means the same bin.
+Bins are given by their inner edges, rising probabilities; a bin holds its lower edge. Edges travel as float64 and
+scores are compared with them, never recomputed, so that every site means the same bin.
 """
 
 from __future__ import annotations
@@ -95,7 +95,9 @@ def logit_edges(edges: ArrayLike) -> Floats:
 
 
 def share_of_bin(p: ArrayLike, edges: ArrayLike) -> Floats:
-    """How far up its bin each probability lies, (N,) in [0, 1], by logit; one half in the two outer bins, which are open."""
+    """How far up its bin each probability lies, (N,) in [0, 1], by logit;
+    one half in the two outer bins, which are open.
+    """
     score = np.asarray(p, dtype=np.float64)
     whole, index = logit_edges(edges), bin_of(score, edges)
     low, high = whole[index], whole[index + 1]

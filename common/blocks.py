@@ -2,7 +2,8 @@
 
 A count travels as it is; a real number as a whole multiple of 2^−`bits`, rounded to the nearest. Every site's numbers
 stay below (2⁶³ − 1) / sites, so that no total can wrap around: what is larger is refused before anything is sent. The
-total of a real number is off by at most sites × 2^−(bits + 1). Small counts travel two to a word, each below 2³¹ / sites.
+total of a real number is off by at most sites × 2^−(bits + 1). Small counts travel two to a word, each below 2³¹ /
+sites.
 """
 
 from __future__ import annotations
@@ -118,6 +119,6 @@ def _steps(block: Block, values: NDArray[np.generic], sites: int) -> NDArray[np.
 def _require_range(block: Block, ends: tuple[float, float], *, limit: int, sites: int) -> None:
     if max(-ends[0], ends[1]) > limit:
         raise BadInput(
-            f"block {block.name}: a number is beyond ±{limit / 2**block.bits:.3g}, the most whose sum over {sites} sites "
-            f"fits with {block.bits} bits after the point; send it with fewer"
+            f"block {block.name}: a number is beyond ±{limit / 2**block.bits:.3g}, the most whose sum over {sites} "
+            f"sites fits with {block.bits} bits after the point; send it with fewer"
         )

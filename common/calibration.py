@@ -68,8 +68,8 @@ class CalibrationBins:
     ) -> CalibrationBins:
         """The sums of some cases.
 
-        Neighbouring bins with cases of fewer than `smallest` of the `patients` (N,) together are put into the fullest of
-        them; the ECE is then one of coarser bins.
+        Neighbouring bins with cases of fewer than `smallest` of the `patients` (N,) together are put into the fullest
+        of them; the ECE is then one of coarser bins.
         """
         label, score = _cases(labels, p)
         index = np.minimum((score * bins).astype(np.int64), bins - 1)

@@ -5,7 +5,7 @@ Only the standard library is imported here, so that `--help` answers at once.
 
 from __future__ import annotations
 
-__all__ = ["add_json", "command", "guarded", "parser", "show"]
+__all__ = ["Commands", "add_json", "command", "guarded", "parser", "show"]
 
 import argparse
 import json

@@ -35,6 +35,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass as checked
 
+from common.apart import why_not_apart
 from common.errors import BadInput
 from common.parsing import parse
 from common.tasks import Task
@@ -51,11 +52,11 @@ Rate = Annotated[float, Field(gt=0)]
 class ImportOptions:
     """What an importer must be told beyond its source; each format takes its own and refuses the others.
 
-    `task` (behsof): which of the data set's questions the labels answer, without it `steatosis-s2`; (csv): the name of the
-    task; (folder, dicom): `NAME:POSITIVE`. `sites` and `by` (deeplesion): how many artificial sites, and along what they
-    are cut. `patients` (smclud): the patient table; `pattern` (smclud, folder): a regular expression whose group `patient`
-    finds the patient in a file's name (smclud) or path (folder). `map` (csv): the TOML file that says what the columns
-    mean. `site` (folder, csv, dicom): the id of the site. `password_file`: holds the archive's password.
+    `task` (behsof): which of the data set's questions the labels answer, without it `steatosis-s2`; (csv): the name of
+    the task; (folder, dicom): `NAME:POSITIVE`. `sites` and `by` (deeplesion): how many artificial sites, and along what
+    they are cut. `patients` (smclud): the patient table; `pattern` (smclud, folder): a regular expression whose group
+    `patient` finds the patient in a file's name (smclud) or path (folder). `map` (csv): the TOML file that says what
+    the columns mean. `site` (folder, csv, dicom): the id of the site. `password_file`: holds the archive's password.
     `nominal_patients` (all formats): the number of patients that each site declares to the outside.
     """
 
@@ -156,9 +157,10 @@ class Sgd:
 class Augmentation:
     """Random changes of a training image, each drawn anew for each image and step.
 
-    `flip`: probability of a left-right flip; `rotate`: degrees either way; `scale`: relative; `shift`: share of the side;
-    `gain`: contrast factor's relative spread and brightness in gray/255; `gamma`: log-spread; `blur`: probability of a
-    slight blur or sharpening; `noise`: multiplicative speckle's standard deviation; `erase`: probability of a blank patch.
+    `flip`: probability of a left-right flip; `rotate`: degrees either way; `scale`: relative; `shift`: share of the
+    side; `gain`: contrast factor's relative spread and brightness in gray/255; `gamma`: log-spread; `blur`: probability
+    of a slight blur or sharpening; `noise`: multiplicative speckle's standard deviation; `erase`: probability of a
+    blank patch.
     """
 
     flip: Share = 0.5
@@ -180,9 +182,9 @@ def _or_none(value: Any) -> Any:
 class Training:
     """The budget of one final model and how its steps are made.
 
-    The budget is `steps` optimizer steps of `batch_size` images in all, or `epochs` over the train images of all sites of
-    role train; it is divided evenly over `rounds`, and within a round over the sites in proportion to their images. With
-    `full_batch` each site makes one step over all of its images a round, and steps and epochs are not read.
+    The budget is `steps` optimizer steps of `batch_size` images in all, or `epochs` over the train images of all sites
+    of role train; it is divided evenly over `rounds`, and within a round over the sites in proportion to their images.
+    With `full_batch` each site makes one step over all of its images a round, and steps and epochs are not read.
     `augmentation = "none"` leaves images as they are.
     """
 
@@ -277,8 +279,8 @@ class ImagePrivacy:
 class HospitalPrivacy:
     """Noise at the server that hides whether a whole hospital took part; for federations of 50 training sites or more.
 
-    Each site's update is clipped to the norm `clip` and counts the same; patients are hidden from the other hospitals, not
-    from the server.
+    Each site's update is clipped to the norm `clip` and counts the same; patients are hidden from the other hospitals,
+    not from the server.
     """
 
     kind: Literal["hospital"] = "hospital"
@@ -303,13 +305,12 @@ Privacy = Annotated[NoPrivacy | PatientPrivacy | ImagePrivacy | HospitalPrivacy,
 class Evaluation:
     """When sites evaluate, which round's model is kept, and how numbers are made from scores.
 
-    `every`: rounds between evaluations; `select`: the last model or the one with the lowest loss on the training centers'
-    val patients; `sensitivity`: where the threshold is locked; `flip`: scores are the mean over the image and its mirror;
-    `zooms`: and over the crop magnified by these factors;
-    `draws`: bootstrap draws of a contrast; `looks`: how often held-out results of these data were seen before, which the
-    report prints; `secure`: what is summed over sites is summed under masks, so that the server sees totals alone (three
-    training sites or more);
-    `repair`: what centers that did not train can mend without labels is measured beside the results, never instead of them.
+    `every`: rounds between evaluations; `select`: the last model or the one with the lowest loss on the training
+    centers' val patients; `sensitivity`: where the threshold is locked; `flip`: scores are the mean over the image and
+    its mirror; `zooms`: and over the crop magnified by these factors; `draws`: bootstrap draws of a contrast; `looks`:
+    how often held-out results of these data were seen before, which the report prints; `secure`: what is summed over
+    sites is summed under masks, so that the server sees totals alone (three training sites or more); `repair`: what
+    centers that did not train can mend without labels is measured beside the results, never instead of them.
     """
 
     every: Positive = 1
@@ -373,15 +374,14 @@ class Experiment:
 
 
 def _require_apart(model: Model, training: Training) -> None:
-    """What lets one patient's images act on another's gradient, or tells how many there are, does not go with privacy."""
-    if model.norm == "batch":
-        raise ValueError("privacy cannot be had with model.norm = 'batch', which mixes patients; set it to 'group'")
-    if model.dropout:
-        raise ValueError("model.dropout draws for a whole batch at once; set it to 0 where privacy is asked for")
-    if training.class_weights:
-        raise ValueError("training.class_weights tells how many cases of each class a site has; set it to false")
-    if training.full_batch:
-        raise ValueError("privacy comes from sampling patients; leave training.full_batch out")
+    why = why_not_apart(
+        batch_norm=model.norm == "batch",
+        dropout=model.dropout > 0,
+        class_weights=training.class_weights,
+        full_batch=training.full_batch,
+    )
+    if why is not None:
+        raise ValueError(why)
 
 
 def load_experiment(path: Path) -> Experiment:

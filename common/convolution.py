@@ -165,25 +165,23 @@ class _Geometry:
         if self.side > _SMALL:
             return self._onednn(dy, x, weight, of_input=True)
         joint, channels, height = len(x) // self.images, x.shape[1], x.shape[2]
-        like = x.new_empty(joint, height, self.images * self.before, channels).permute(
-            0, 3, 1, 2
-        )  # its values are not read
-        wide = self._onednn(joined(dy, images=self.images, columns=self.after), like, weight, of_input=True)
+        # oneDNN asks for the input's shape and layout; values are not read
+        unread_BHWC = x.new_empty(joint, height, self.images * self.before, channels)
+        wide_dy = joined(dy, images=self.images, columns=self.after)
+        wide = self._onednn(wide_dy, unread_BHWC.permute(0, 3, 1, 2), weight, of_input=True)
         return separated(wide, self.images, width=self.width)
 
     def of_weight(self, dy: Tensor, x: Tensor, weight: Tensor) -> Tensor:
         """The gradient by the weight, channels-last."""
         if self.side > _TINY:
-            wide_dy, wide_x = (
-                joined(each, images=self.images, columns=columns)
-                for each, columns in ((dy, self.after), (x, self.before))
-            )
+            wide_dy = joined(dy, images=self.images, columns=self.after)
+            wide_x = joined(x, images=self.images, columns=self.before)
             return self._onednn(wide_dy, wide_x, weight, of_input=False)
         outputs, channels, taps, _ = weight.shape
         # copied, since with a transposed view the product takes a third longer
         dy_OP = dy.permute(1, 0, 2, 3).reshape(outputs, -1)
-        pair = (self.stride, self.stride), (taps // 2, taps // 2)
-        patches_PK = unfold_patches(x, taps=taps, stride=pair[0], padding=pair[1])
+        stride, padding = (self.stride, self.stride), (taps // 2, taps // 2)
+        patches_PK = unfold_patches(x, taps=taps, stride=stride, padding=padding)
         return (dy_OP @ patches_PK).view(outputs, taps, taps, channels).permute(0, 3, 1, 2)
 
     def _onednn(self, dy: Tensor, x: Tensor, weight: Tensor, *, of_input: bool) -> Tensor:

@@ -7,8 +7,8 @@
         ├── LedgerExhausted   the privacy that the site allows does not last for what was asked
         └── LedgerRefused     the site's record of spent privacy cannot be trusted, or the request was answered before
 
-A message is one line: what, where, the way out. It never holds a patient identifier, an original file name or a raw path
-(the path that a person typed on the command line may be echoed).
+A message is one line: what, where, the way out. It never holds a patient identifier, an original file name or a raw
+path (the path that a person typed on the command line may be echoed).
 """
 
 from __future__ import annotations

@@ -17,7 +17,8 @@ def large_enough(patients: ArrayLike, smallest: int) -> bool:
 
 
 def runs_of(bins: Whole, patients: Whole, *, total: int, smallest: int) -> Whole:
-    """First bins of runs that hold at least `smallest` patients each, from the lowest bin up; the rest joins the last run.
+    """First bins of runs that hold at least `smallest` patients each, from the lowest bin up; the rest joins the last
+    run.
 
     A boundary lies halfway between the images on its two sides, so that it tells the bin of neither. With `smallest` 1
     every bin is a run of its own, empty ones too: a count of zero is then no secret.

@@ -46,8 +46,8 @@ class AmplitudeSums:
 def gray_curve(own: GrayCounts, reference: GrayCounts, *, knots: int = 41) -> Floats:
     """The increasing curve (256,) that gives a center's gray values the reference's quantiles; values in 0..255.
 
-    Matched at `knots` levels from .5 to 99.5 %, linear between them; beyond, the last step's shift goes on. One curve for
-    the whole center, so that what tells its pictures apart stays. The identity where a side is empty.
+    Matched at `knots` levels from .5 to 99.5 %, linear between them; beyond, the last step's shift goes on. One curve
+    for the whole center, so that what tells its pictures apart stays. The identity where a side is empty.
     """
     if not own.counts.sum() or not reference.counts.sum():
         return _LEVELS.copy()
@@ -76,7 +76,8 @@ def low_frequencies(size: int, *, band: float = BAND) -> NDArray[np.bool_]:
 
 
 def amplitude_gain(own: AmplitudeSums, reference: AmplitudeSums, *, band: float = BAND) -> Floats:
-    """What to multiply a picture's Fourier transform with, (S, S // 2 + 1): reference over own up to `band` cycles a pixel.
+    """What to multiply a picture's Fourier transform with, (S, S // 2 + 1): reference over own up to `band` cycles a
+    pixel.
 
     It is 1 above, between 1/4 and 4 below. Phases stay, so does what tells a center's pictures apart: after Yang and
     Soatto 2020, with the ratio of mean amplitudes where they exchange single ones.

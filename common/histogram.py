@@ -25,8 +25,8 @@ Whole = NDArray[np.int64]
 class Cells:
     """Images of one class: `counts[i]` lie in the bins from `starts[i]` to before `starts[i + 1]`; the first is 0.
 
-    `places` and `squares`: the sum of the images' places in their bins (`common.bins.place_in_bin`), and of these squared.
-    They are told of unmerged bins alone, and only in totals over sites: never as JSON.
+    `places` and `squares`: the sum of the images' places in their bins (`common.bins.place_in_bin`), and of these
+    squared. They are told of unmerged bins alone, and only in totals over sites: never as JSON.
     """
 
     starts: tuple[int, ...]
@@ -96,7 +96,8 @@ class ScoreHistogram:
     ) -> ScoreHistogram:
         """Count cases: labels (N,) 0/1, `p` (N,) in [0, 1], `patients` (N,) whose; `smallest` patients make a cell.
 
-        `placed`: with their places in their bins, for a total over sites; every bin is then a cell, whatever `smallest`.
+        `placed`: with their places in their bins, for a total over sites; every bin is then a cell, whatever
+        `smallest`.
         """
         positive, score, whose = np.asarray(labels).astype(np.bool_), np.asarray(p), np.asarray(patients)
         if not np.isfinite(score).all():

@@ -1,10 +1,10 @@
 """The pooled AUC, its patient-clustered variance and the paired test of two models, from sums over patients that add.
 
 In the second round a site places each of its images among the images of the other class: exactly among its own, by the
-other sites' histogram among theirs. A positive's placement is the share of negatives below it, a negative's the share of
-positives above it, ties half. Deviations from a common center, summed by patient, are a patient's influence; only their
-sums and products over patients leave the site. They give Obuchowski's variance (1997, equations 3 to 6), and, from the
-difference of two models' placements, the clustered paired test (DeLong et al. 1988 with one image a patient).
+other sites' histogram among theirs. A positive's placement is the share of negatives below it, a negative's the share
+of positives above it, ties half. Deviations from a common center, summed by patient, are a patient's influence; only
+their sums and products over patients leave the site. They give Obuchowski's variance (1997, equations 3 to 6), and,
+from the difference of two models' placements, the clustered paired test (DeLong et al. 1988 with one image a patient).
 
 Shapes: N images, M of them positive, P patients, B bins.
 """
@@ -36,8 +36,8 @@ class OtherCases:
     """The other sites' images of one class over shared bins, each (B,), as one site needs them.
 
     `counts`: images by bin, shared out where cells were merged; `below`: images that surely lie in lower bins; `upto`:
-    images that may lie in this bin or a lower one. Without `below` and `upto` the counts are certain. `places` and `squares`
-    are those of `common.histogram.Cells`; without them images lie evenly in their bin.
+    images that may lie in this bin or a lower one. Without `below` and `upto` the counts are certain. `places` and
+    `squares` are those of `common.histogram.Cells`; without them images lie evenly in their bin.
     """
 
     counts: tuple[float, ...] = (0.0,)
@@ -126,8 +126,8 @@ def _tied(score: Floats) -> NDArray[np.bool_]:
 class Difference:
     """Δ = AUC of the first model − AUC of the second, in [-1, 1], its standard error, 95 % interval and two-sided p.
 
-    What does not exist is None and `why` says why, as in `ClusteredAuc`. Two models that rank alike have p = 1. `degrees`
-    are those of the t law behind interval and p.
+    What does not exist is None and `why` says why, as in `ClusteredAuc`. Two models that rank alike have p = 1.
+    `degrees` are those of the t law behind interval and p.
     """
 
     delta: float | None
@@ -154,9 +154,9 @@ class InfluenceSums:
     """Sums over a site's patients. They add across sites that used one `center` and disjoint patients.
 
     Per patient: u and v, the sums of placement − `center` over positive and over negative images, and m and n, the
-    numbers of these images. `totals` are Σu, Σv, `least` and `most` the same where every doubt is decided against and for;
-    `products` Σ of uu, vv, uv, um, vn, un, vm, mm, nn, mn; `fourth` Σu⁴, Σv⁴, which alone are not moved to the AUC later:
-    the center must be near it.
+    numbers of these images. `totals` are Σu, Σv, `least` and `most` the same where every doubt is decided against and
+    for; `products` Σ of uu, vv, uv, um, vn, un, vm, mm, nn, mn; `fourth` Σu⁴, Σv⁴, which alone are not moved to the AUC
+    later: the center must be near it.
     """
 
     center: float
@@ -243,7 +243,9 @@ class InfluenceSums:
 
     @property
     def bound(self) -> float | None:
-        """The exact AUC, or Δ, is within this of `estimate`: unmerged, half the share of pairs of two sites in one bin."""
+        """The exact AUC, or Δ, is within this of `estimate`:
+        unmerged, half the share of pairs of two sites in one bin.
+        """
         if self.estimate is None or self.limits is None:
             return None
         return max(self.estimate - self.limits[0], self.limits[1] - self.estimate)

@@ -1,8 +1,9 @@
-"""Calibration slope and intercept of all sites' cases from sums: a start from the pooled histogram, then one exact step.
+"""Calibration slope and intercept of all sites' cases from sums: a start from the pooled histogram, then one exact
+step.
 
 The server fits the recalibration logit P(label) = a + b x, x = logit(p) clipped to ±`LOGIT_LIMIT`, to the histogram and
-sends (a, b). Each site answers with derivatives of its log likelihood there, up to the third, which add; the server takes
-the maximum of the expansion. The error of the start enters with its cube.
+sends (a, b). Each site answers with derivatives of its log likelihood there, up to the third, which add; the server
+takes the maximum of the expansion. The error of the start enters with its cube.
 """
 
 from __future__ import annotations
@@ -75,7 +76,9 @@ class LogisticSums:
 
     @property
     def calibration_slope(self) -> Estimate:
-        """As `common.calibration.calibration_slope`; `separated` also where the expansion has no maximum near the start."""
+        """As `common.calibration.calibration_slope`; `separated` also where the expansion has no maximum near the
+        start.
+        """
         if self.positives in (0, self.cases):
             return Estimate(None, "one-class")
         r, rx, w, wx, wxx, t, tx, txx, txxx = self.slope

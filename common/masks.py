@@ -1,23 +1,25 @@
-"""Masks that cancel in the sum: the server adds what it cannot read, and sees the total alone. After Bonawitz et al. 2017.
+"""Masks that cancel in the sum: the server adds what it cannot read, and sees the total alone. After Bonawitz et al.
+2017.
 
     sealed_i = numbers_i + own_i + Σ_{j > i} pair_ij − Σ_{j < i} pair_ij        modulo 2⁶⁴
     total    = Σ sealed_i − Σ own_i
 
-`pair_ij` is a ChaCha20 stream whose key follows by HKDF-SHA256 from the X25519 secret of sites i and j and from all terms
-of the attempt (run, round, purpose, attempt, directory, every site's key): other terms, other masks, and sites that were
-told different terms send noise that does not add up. `own_i` is a stream from 32 random bytes that the site tells last,
-for one set of sites only in each evaluation. Without it, an answer that arrives late could be had by subtraction: from
-the total with that site, the total without it.
+`pair_ij` is a ChaCha20 stream whose key follows by HKDF-SHA256 from the X25519 secret of sites i and j and from all
+terms of the attempt (run, round, purpose, attempt, directory, every site's key): other terms, other masks, and sites
+that were told different terms send noise that does not add up. `own_i` is a stream from 32 random bytes that the site
+tells last, for one set of sites only in each evaluation. Without it, an answer that arrives late could be had by
+subtraction: from the total with that site, the total without it.
 
 Who is kept from what, plainly:
-- A server that follows the protocol and keeps everything it receives learns the totals, and of single sites nothing; nor
-  does anyone on the wire. The pair masks are as strong as X25519 and ChaCha20; no secret is ever at the server.
+- A server that follows the protocol and keeps everything it receives learns the totals, and of single sites nothing;
+  nor does anyone on the wire. The pair masks are as strong as X25519 and ChaCha20; no secret is ever at the server.
 - Sites that tell the server their secrets take their own numbers out of the total: what is left is the sum over the
   others. A site is hidden only among at least two other sites that keep their secrets. So three sites are the least
   (with two, either total minus own gives the other).
 - The server relays the keys. One that lies about them can put keys of its own in place of all others and read a site.
   Against that a site signs its key with the key it is registered with, and checks the others' signatures against keys
-  that it got from those hospitals themselves (`client/peers.py`). Without these, trust in the server's relaying is needed.
+  that it got from those hospitals themselves (`client/peers.py`). Without these, trust in the server's relaying is
+  needed.
 - Totals are exact and without noise. Two evaluations of one model, with a site and without it, differ by that site's
   numbers: a site refuses that for one name of an evaluation (run, model, round, purpose); under another name it cannot
   know, and numbers that no model moves, such as cases by class, tell whenever a site joins or leaves. Nor can anyone
@@ -59,7 +61,9 @@ def public_key(private: bytes) -> str:
 
 
 def check_terms(terms: Terms) -> None:
-    """BadInput unless these terms can hide a site: three different sites, each once, each with a sound key of its own."""
+    """BadInput unless these terms can hide a site: three different sites, each once,
+    each with a sound key of its own.
+    """
     sites, keys = terms.sites, [key.public for key in terms.keys]
     if twice := {site for site in sites if sites.count(site) > 1}:
         raise BadInput(f"site {min(twice)} is in the roster twice; count each site once")
@@ -132,7 +136,9 @@ def stream(key: bytes, length: int) -> Words:
 
 
 def added(vectors: Mapping[str, Words], terms: Terms) -> Words:
-    """The sum of every site's sealed words, still under all own masks; RunFailed names a site whose words are missing."""
+    """The sum of every site's sealed words, still under all own masks;
+    RunFailed names a site whose words are missing.
+    """
     length = total_length(terms.directory)
     total = np.zeros(length, dtype=np.uint64)
     for site in _every(vectors, terms):

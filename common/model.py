@@ -129,7 +129,9 @@ _STARTS_AT_ZERO = ("attention.channel.excite", "attention.context.expand", "atte
 
 @torch.no_grad()
 def _initialise(name: str, module: nn.Module, generator: torch.Generator) -> None:
-    """He's normal values, N(0, .01²) for heads, zero for gradients and where the attention is to start as the identity."""
+    """He's normal values, N(0, .01²) for heads, zero for gradients and where the attention is to start as the
+    identity.
+    """
     match module:
         case nn.Conv2d() | nn.Linear():
             if module.bias is not None:

@@ -14,7 +14,9 @@ from common.metrics import EvaluationSums
 
 @dataclass(frozen=True)
 class ObservedExpected:
-    """O, the positive images, E, the sum of their probabilities, and the variance of log(O/E); None where O or E is 0."""
+    """O, the positive images, E, the sum of their probabilities, and the variance of log(O/E);
+    None where O or E is 0.
+    """
 
     observed: int
     expected: float
@@ -22,7 +24,8 @@ class ObservedExpected:
 
     @classmethod
     def of(cls, labels: ArrayLike, p: ArrayLike, patients: ArrayLike) -> ObservedExpected:
-        """From cases: labels (N,) 0/1, p (N,) in [0, 1], `patients` (N,) names; images of one patient count as one draw.
+        """From cases: labels (N,) 0/1, p (N,) in [0, 1], `patients` (N,) names; images of one patient count as one
+        draw.
 
         A ratio's variance by linearisation (Cochran 1977): P/(P − 1) Σ (o_i/O − e_i/E)² over the P patients' sums.
         """

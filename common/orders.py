@@ -35,11 +35,11 @@ Stage = Literal["progress", "first-pass", "counts", "placements", "looks"]
 
 @checked(frozen=True, config=_STRICT)
 class SiteCard:
-    """How a site introduces itself. `images` counts images by part; it is empty where privacy is asked for, since nothing
-    that leaves may follow from the true count. `patients` is the declared nominal number.
+    """How a site introduces itself. `images` counts images by part; it is empty where privacy is asked for, since
+    nothing that leaves may follow from the true count. `patients` is the declared nominal number.
 
-    `artificial` sites were cut from one center: a report must not take them for centers. `evaluations`: how many a training
-    site's policy lets leave, of one run and in all.
+    `artificial` sites were cut from one center: a report must not take them for centers. `evaluations`: how many a
+    training site's policy lets leave, of one run and in all.
     """
 
     site: str
@@ -78,7 +78,8 @@ class TrainOrder:
 class TrainReport:
     """What goes with an update: `weight` is the number of training images, `seconds` the time inside steps.
 
-    With `private` the weight is the nominal number of patients, `samples` what is expected, `loss` and `seconds` are None.
+    With `private` the weight is the nominal number of patients, `samples` what is expected, `loss` and `seconds` are
+    None.
     """
 
     site: str
@@ -95,8 +96,8 @@ class TrainReport:
 class Placing:
     """How to place a site's cases for one question: around `center`, among the `others`; and where calibration starts.
 
-    `whole`: `others` are everybody's cases over unmerged bins, the site's own among them, which it takes off itself. So it
-    is where the server knows totals alone.
+    `whole`: `others` are everybody's cases over unmerged bins, the site's own among them, which it takes off itself. So
+    it is where the server knows totals alone.
     """
 
     center: float
@@ -110,9 +111,10 @@ class EvaluateOrder:
     """Score the cases of some parts with the weights sent; `threshold` is locked, or not yet known.
 
     A `stage` asks for more than the site's own numbers, for each of the task's questions (`Task.questions`): the first
-    pass for histograms over the fixed grid; `counts` for sums, and histograms between `edges`; `placements` for influence
-    and calibration sums as `placing` says (None: the site is not in this question). `looks` asks how the parts' crops look,
-    and for nothing else: no case is scored. With `repair` the site mends its pictures and answers by it, beside the rest.
+    pass for histograms over the fixed grid; `counts` for sums, and histograms between `edges`; `placements` for
+    influence and calibration sums as `placing` says (None: the site is not in this question). `looks` asks how the
+    parts' crops look, and for nothing else: no case is scored. With `repair` the site mends its pictures and answers by
+    it, beside the rest.
     """
 
     run: str
@@ -135,11 +137,12 @@ class EvaluateOrder:
 class PartReport:
     """One part's result: the site's own exact numbers, and what the order's stage asked for.
 
-    Numbers that the site's policy keeps back are None and `why` is `suppressed`; a class without cases is `one-class`; a
-    part without cases is not in the report at all. `sums` is an `EvaluationSums`, `histograms` and `influence` hold a
-    `ScoreHistogram` and `InfluenceSums` for each question, `logistic` is a `LogisticSums`, each as its `to_json` writes it.
-    In a secure evaluation these four are not in the report: they leave the site only under masks (`common.masks`).
-    `looks` answers the stage of that name; `repairs` the order to mend, and is empty where the site's numbers stay there.
+    Numbers that the site's policy keeps back are None and `why` is `suppressed`; a class without cases is `one-class`;
+    a part without cases is not in the report at all. `sums` is an `EvaluationSums`, `histograms` and `influence` hold a
+    `ScoreHistogram` and `InfluenceSums` for each question, `logistic` is a `LogisticSums`, each as its `to_json` writes
+    it. In a secure evaluation these four are not in the report: they leave the site only under masks (`common.masks`).
+    `looks` answers the stage of that name; `repairs` the order to mend, and is empty where the site's numbers stay
+    there.
     """
 
     n_images: int | None

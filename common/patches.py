@@ -17,7 +17,8 @@ from torch.nn import functional as F
 
 
 class Products(torch.autograd.Function):
-    """A convolution without bias, groups or dilation whose values and both gradients are products with unfolded patches.
+    """A convolution without bias, groups or dilation whose values and both gradients are products with unfolded
+    patches.
 
     Patches take the order of the weight's values in memory, whose gradient then lies as it does.
     """

@@ -1,8 +1,8 @@
 """The sites' score histograms put together: the AUC of all cases with a bound on its error, a threshold, net benefit.
 
 Shapes: S sites, B bins. Sites may have merged their bins into different cells. What is certain follows from the cells
-alone: a positive's cell that begins where a negative's ends, or later, wins the pair. For the rest each cell's images are
-shared out over its bins in proportion to where the other sites' images of the class lie.
+alone: a positive's cell that begins where a negative's ends, or later, wins the pair. For the rest each cell's images
+are shared out over its bins in proportion to where the other sites' images of the class lie.
 """
 
 from __future__ import annotations
@@ -74,7 +74,9 @@ class Pool:
 
     @property
     def auc_error_bound(self) -> float | None:
-        """Half the share of pairs that fall into one bin, or into cells that overlap; unmerged, the error of `auc` at most."""
+        """Half the share of pairs that fall into one bin, or into cells that overlap;
+        unmerged, the error of `auc` at most.
+        """
         if not self.pairs:
             return None
         below, upto = self._certain("negatives")
@@ -97,7 +99,9 @@ class Pool:
         return Others(tuple(self.edges.tolist()), *classes)
 
     def places(self, name: str, *, without: int | None = None) -> dict[str, tuple[int, ...]]:
-        """Sums of places and squares by bin of a class, of all sites or of all but one; empty where a site told none."""
+        """Sums of places and squares by bin of a class, of all sites or of all but one;
+        empty where a site told none.
+        """
         cells = [_there(getattr(h, name)) for h in self.histograms]
         if not cells or any(cell.places is None or cell.squares is None for cell in cells):
             return {}
@@ -137,7 +141,8 @@ class Pool:
         return float(np.append(0.0, self.edges)[np.flatnonzero(found >= sensitivity)[-1]])
 
     def net_benefit(self, thresholds: ArrayLike) -> tuple[NetBenefit, ...]:
-        """Decision curve: (true positives − false positives · t / (1 − t)) / cases at each t in (0, 1); empty without cases.
+        """Decision curve: (true positives − false positives · t / (1 − t)) / cases at each t in (0, 1); empty without
+        cases.
 
         Cases within a bin are taken as evenly spread in logit.
         """
@@ -156,8 +161,9 @@ class Pool:
 def share_out(cells: Sequence[Cells], edges: Floats) -> Floats:
     """Every site's cells as images by bin, (S, B): a site's row adds up to its cells.
 
-    One class's density over bins, at first a normal one in logit, is fitted to the cells of all sites (self-consistency,
-    Turnbull 1976, stopped early) and tells how each cell's images lie within it. Unmerged cells are returned as they are.
+    One class's density over bins, at first a normal one in logit, is fitted to the cells of all sites
+    (self-consistency, Turnbull 1976, stopped early) and tells how each cell's images lie within it. Unmerged cells are
+    returned as they are.
     """
     bins = len(edges) + 1
     spans = [cell.spans(bins) for cell in cells]

@@ -1,8 +1,8 @@
 """What privacy costs: ε of a plan, σ for an ε, and what a plan lets one expect. Every number in here is public.
 
-The unit is the patient, neighbours differ by one patient, and each step samples by independent coins (Poisson). ε is read
-off privacy loss distributions (Koskela 2020; Doroshenko 2022) or, quicker and larger, off Rényi divergences (Mironov
-2019). Both are upper bounds for the Gaussian mechanism on real numbers; floats are not real numbers, and
+The unit is the patient, neighbours differ by one patient, and each step samples by independent coins (Poisson). ε is
+read off privacy loss distributions (Koskela 2020; Doroshenko 2022) or, quicker and larger, off Rényi divergences
+(Mironov 2019). Both are upper bounds for the Gaussian mechanism on real numbers; floats are not real numbers, and
 `client/private_gradients.py` says what is done about that.
 """
 
@@ -44,8 +44,8 @@ class Plan:
 class Mechanism:
     """Every constant of one site's private training; none of them follows from the patients who are there.
 
-    `clip` bounds each unit's gradient in the Euclidean norm; noise has the standard deviation `noise_multiplier · clip`;
-    the noisy sum is divided by `divisor`, the expected number of units in a step.
+    `clip` bounds each unit's gradient in the Euclidean norm; noise has the standard deviation `noise_multiplier ·
+    clip`; the noisy sum is divided by `divisor`, the expected number of units in a step.
     """
 
     unit: Literal["patient", "image"]
@@ -63,7 +63,10 @@ class Mechanism:
 
 
 def delta_of(nominal_patients: int) -> float:
-    """δ by rule: 1 / (10 · nominal patients). Where ε fails, it does so for a tenth of a patient in expectation, at most."""
+    """δ by rule: 1 / (10 · nominal patients).
+
+    Where ε fails, it does so for a tenth of a patient in expectation, at most.
+    """
     return 1 / (10 * nominal_patients)
 
 

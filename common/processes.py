@@ -83,9 +83,9 @@ class Foreground:
     """A child in a session of its own, whose lines go to a log file and to `on_line`, polls of its web server left out.
 
     `with Foreground(command, environment=…, log=…) as child: code = child.wait()`. Leaving the block ends the child: a
-    polite SIGTERM, then SIGKILL to its process group and, on Linux, to every descendant, also those that went to sessions
-    of their own; they are known by a mark in their environment. Linux: it gets SIGTERM too when this process dies. Of
-    folders in `hidden` the lines keep nothing but three dots.
+    polite SIGTERM, then SIGKILL to its process group and, on Linux, to every descendant, also those that went to
+    sessions of their own; they are known by a mark in their environment. Linux: it gets SIGTERM too when this process
+    dies. Of folders in `hidden` the lines keep nothing but three dots.
     """
 
     def __init__(

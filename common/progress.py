@@ -1,4 +1,7 @@
-"""Progress of long work: a bar when a person is looking, a plain line now and then when not. Always on standard error."""
+"""Progress of long work: a bar when a person is looking, a plain line now and then when not.
+
+Always on standard error.
+"""
 
 from __future__ import annotations
 

@@ -19,5 +19,7 @@ def derive_seed(seed: int, *names: str | int) -> int:
 
 
 def derive(seed: int, *names: str | int) -> np.random.Generator:
-    """A generator of its own for the purpose that `names` spell, such as `derive(seed, "site", site_id, "round", 3)`."""
+    """A generator of its own for the purpose that `names` spell, such as `derive(seed, "site", site_id,
+    "round", 3)`.
+    """
     return np.random.default_rng(derive_seed(seed, *names))

@@ -1,7 +1,7 @@
 """What server and sites say to each other about repair without labels: sums of looks, the order to mend, what it gave.
 
-Training sites tell how their crops look, in sums that add; the server hands the total to centers that did not train, and
-each mends its own pictures and answers by it and sends how the mended answers do. Plain data, no picture.
+Training sites tell how their crops look, in sums that add; the server hands the total to centers that did not train,
+and each mends its own pictures and answers by it and sends how the mended answers do. Plain data, no picture.
 """
 
 from __future__ import annotations
@@ -84,11 +84,12 @@ class RepairOrder:
 
 @checked(frozen=True, config=_STRICT)
 class Repair:
-    """How a center's cases fare after one repair; `none` is how they fare as they are. Labels judged, and mended nothing.
+    """How a center's cases fare after one repair; `none` is how they fare as they are. Labels judged, and mended
+    nothing.
 
     `delta_auc` is the AUC less the unrepaired one, with the interval and p of the test that pairs both by patient.
-    `prior`: the share of each class that the answers imply, in the order of classes. A number that does not exist is None,
-    and `why` says why the first of them does not; with more than two classes differences have no interval.
+    `prior`: the share of each class that the answers imply, in the order of classes. A number that does not exist is
+    None, and `why` says why the first of them does not; with more than two classes differences have no interval.
     """
 
     repair: Kind

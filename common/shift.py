@@ -96,9 +96,9 @@ class ShiftReference:
     """How the federation sees one patient.
 
     `weights` (C,): the federation's share of each class, 0 for a class that is not compared; all sums are standardised
-    to it. `centre` (D + F,); `spread` (D,): the standard deviation of descriptors within site and class. `slope` (D, F):
-    what the features change for each standard deviation of a descriptor (least squares within site and class), so that
-    what acquisition explains is taken out. `axes` (F, Q): principal axes of what is left, scaled to variance 1.
+    to it. `centre` (D + F,); `spread` (D,): the standard deviation of descriptors within site and class. `slope` (D,
+    F): what the features change for each standard deviation of a descriptor (least squares within site and class), so
+    that what acquisition explains is taken out. `axes` (F, Q): principal axes of what is left, scaled to variance 1.
     `frequencies` (Q, R) of random Fourier features (Rahimi and Recht 2007), of a Gaussian kernel of variance Q.
     """
 
@@ -132,9 +132,10 @@ class ShiftSums:
     """One site in the reference's coordinates.
 
     `counts` (C,) patients by class; `mean` (U,): shares of classes, then means standardised to the reference's classes;
-    `variance` (U,) of these means over patients; `draws` (B, U): Σ ξ_bi ψ_i over patients with secret standard normal ξ,
-    ψ_i a patient's influence on `mean`; B is less than a third of the patients. `halves_mean` (2, Q), `halves_scatter`
-    (2, Q, Q): standardised means of the axes and their covariance within class, in two random halves of the patients.
+    `variance` (U,) of these means over patients; `draws` (B, U): Σ ξ_bi ψ_i over patients with secret standard normal
+    ξ, ψ_i a patient's influence on `mean`; B is less than a third of the patients. `halves_mean` (2, Q),
+    `halves_scatter` (2, Q, Q): standardised means of the axes and their covariance within class, in two random halves
+    of the patients.
     """
 
     counts: Whole

@@ -17,7 +17,8 @@ from common.orders import EvaluateOrder
 
 @dataclass(frozen=True)
 class StageSums:
-    """Sums of the stages: `first-pass` has histograms, `counts` sums and histograms, `placements` influence and logistic.
+    """Sums of the stages: `first-pass` has histograms, `counts` sums and histograms, `placements` influence and
+    logistic.
 
     `histograms` and `influence` have one entry for each of the task's questions; an influence is None where the order
     gave no placing.

@@ -55,7 +55,9 @@ def pooled_stem(images_B1SS: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d | nn.
 
 
 def suits_stem(images_B1SS: Tensor, conv: nn.Conv2d, norm: nn.Module) -> bool:
-    """Whether `pooled_stem` may stand in: training in bf16 on a CPU, for weights alone, with nobody at the layers' hooks."""
+    """Whether `pooled_stem` may stand in: training in bf16 on a CPU, for weights alone,
+    with nobody at the layers' hooks.
+    """
     return (
         images_B1SS.device.type == "cpu"
         and torch.is_autocast_enabled("cpu")
@@ -83,7 +85,10 @@ def _follow(norm: nn.BatchNorm2d, mean_O: Tensor, variance_O: Tensor, *, values:
 
 
 class _Stem(torch.autograd.Function):
-    """`groups` is 0 for batch normalisation. Parts are what shares one mean a channel: an image, or all of a batch's."""
+    """`groups` is 0 for batch normalisation.
+
+    Parts are what shares one mean a channel: an image, or all of a batch's.
+    """
 
     @staticmethod
     def forward(
@@ -167,7 +172,9 @@ def _joined(
 
 
 def _means(sums_RO: Tensor, values: int, groups: int) -> Tensor:
-    """Means over what is normalised together, `values` a channel: the group of an image, or the channel of the batch."""
+    """Means over what is normalised together, `values` a channel:
+    the group of an image, or the channel of the batch.
+    """
     if groups:
         sums_RGO = sums_RO.view(len(sums_RO), groups, -1)
         return (sums_RGO.mean(2, keepdim=True) / values).expand_as(sums_RGO).reshape(sums_RO.shape)

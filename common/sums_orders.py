@@ -1,7 +1,7 @@
 """What server and sites say to each other to sum numbers under masks: keys, terms, openings. Plain data, no secret.
 
-An evaluation is named by `run`, `round` and `purpose`; each time that it is asked, an `attempt` of its own (drawn by the
-server) brings new keys.
+An evaluation is named by `run`, `round` and `purpose`; each time that it is asked, an `attempt` of its own (drawn by
+the server) brings new keys.
 """
 
 from __future__ import annotations
@@ -104,7 +104,9 @@ class Opening:
 
 
 def named_by_model(run: str, fingerprint: str) -> str:
-    """The name of a run as these orders have it: what is counted with some sites is this model, whoever runs it again."""
+    """The name of a run as these orders have it: what is counted with some sites is this model,
+    whoever runs it again.
+    """
     return f"{run} {fingerprint}"
 
 

@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-__all__ = ["Update", "Weights", "apply_change", "check_finite", "difference", "norm", "tensorwise"]
+__all__ = ["Update", "Weights", "apply_change", "check_finite", "difference", "fingerprint", "norm", "tensorwise"]
 
+import hashlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,9 +21,21 @@ Weights = dict[str, NDArray[np.floating]]
 """A model's floating-point tensors by name: parameters, and buffers such as running statistics."""
 
 
+def fingerprint(weights: Weights) -> str:
+    """SHA-256 over names, shapes, types and bits: equal exactly where the weights are equal bit for bit."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        array = np.ascontiguousarray(weights[name])
+        digest.update(f"{name}:{array.dtype.str}:{array.shape};".encode())
+        digest.update(array.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
 @dataclass(frozen=True)
 class Update:
-    """A change of the weights, already multiplied by `weight`; float64, so that the order of few sites costs no digits."""
+    """A change of the weights, already multiplied by `weight`;
+    float64, so that the order of few sites costs no digits.
+    """
 
     total: Weights
     weight: float

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 __all__ = ["TailAverage", "fingerprint", "get_weights", "load", "save", "set_weights"]
 
-import hashlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 
 from common.errors import BadInput
 from common.files import write_atomic
-from common.update import Weights, tensorwise
+from common.update import Weights, fingerprint, tensorwise
 
 if TYPE_CHECKING:
     from torch import nn
@@ -63,16 +62,6 @@ def load(path: Path) -> Weights:
         raise BadInput(f"{path.name}: no such weights file; check the path") from None
     except (OSError, SafetensorError, ValueError) as error:
         raise BadInput(f"{path.name}: not a safetensors file ({type(error).__name__}); restore it") from None
-
-
-def fingerprint(weights: Weights) -> str:
-    """SHA-256 over names, shapes, types and bits: equal exactly where the weights are equal bit for bit."""
-    digest = hashlib.sha256()
-    for name in sorted(weights):
-        array = np.ascontiguousarray(weights[name])
-        digest.update(f"{name}:{array.dtype.str}:{array.shape};".encode())
-        digest.update(array.reshape(-1).view(np.uint8).data)
-    return digest.hexdigest()
 
 
 @dataclass

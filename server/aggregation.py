@@ -14,8 +14,8 @@ def combine(strategy: FedAvg | FedProx, updates: Mapping[str, Update]) -> Weight
     """The change to apply to the global weights.
 
     FedAvg and FedProx differ in how sites train, not in how updates combine: both take the mean weighted by training
-    images (McMahan et al. 2017). Updates are added in the order of site ids, so that the order of arrival cannot change a
-    bit. Buffers such as batch-norm statistics are averaged like parameters.
+    images (McMahan et al. 2017). Updates are added in the order of site ids, so that the order of arrival cannot change
+    a bit. Buffers such as batch-norm statistics are averaged like parameters.
     """
     match strategy:
         case FedAvg() | FedProx():

@@ -1,4 +1,6 @@
-"""Across centers: what leave-one-center-out says about a center that nobody has seen, from the rows of `results.json`."""
+"""Across centers: what leave-one-center-out says about a center that nobody has seen,
+from the rows of `results.json`.
+"""
 
 from __future__ import annotations
 

@@ -23,8 +23,8 @@ _KEYS = {"round", "identity", "weights", "state", "tail_count", "validation", "c
 class State:
     """What the round loop knows after `round` rounds.
 
-    `validation` holds [round, loss] of each evaluation, `data` the SHA-256 of each training site's data. `token` makes the
-    run's name its own in the sites' ledgers.
+    `validation` holds [round, loss] of each evaluation, `data` the SHA-256 of each training site's data. `token` makes
+    the run's name its own in the sites' ledgers.
     """
 
     round: int
@@ -43,7 +43,9 @@ class State:
 
 
 def store(folder: Path, state: State, *, identity: str) -> None:
-    """Write `round-NNNN.safetensors`, then its JSON (whose presence says that the round is whole); drop older rounds."""
+    """Write `round-NNNN.safetensors`, then its JSON (whose presence says that the round is whole);
+    drop older rounds.
+    """
     stem = f"round-{state.round:04d}"
     extra: Weights = {}
     if state.tail.total is not None:

@@ -46,7 +46,9 @@ DECISIONS = np.arange(1, 20) / 20
 
 @dataclass(frozen=True)
 class Together:
-    """All training sites' test cases: what adds, what follows from placements, the sites' `own` AUCs, and who failed."""
+    """All training sites' test cases: what adds, what follows from placements, the sites' `own` AUCs,
+    and who failed.
+    """
 
     sums: EvaluationSums
     found: Federated
@@ -56,8 +58,8 @@ class Together:
 
 @dataclass(frozen=True)
 class FirstPass:
-    """What the first pass settles: the locked threshold (None without positives), each question's edges, and the `shares`
-    of classes, in their order (empty where a class is not there, or was kept back).
+    """What the first pass settles: the locked threshold (None without positives), each question's edges, and the
+    `shares` of classes, in their order (empty where a class is not there, or was kept back).
     """
 
     threshold: float | None
@@ -67,7 +69,9 @@ class FirstPass:
 
 @dataclass(frozen=True)
 class Question:
-    """One class against the rest: the histograms of `sites` (in this order) put together; `left_out` were suppressed."""
+    """One class against the rest: the histograms of `sites` (in this order) put together;
+    `left_out` were suppressed.
+    """
 
     sites: tuple[str, ...]
     left_out: tuple[str, ...]
@@ -96,8 +100,9 @@ class Federated:
     """All sites' cases, from sums. A number that does not exist is None, and `why` says why.
 
     `auc` is off the exact one by `bound` at most; with more than two classes it is the mean over questions, without an
-    interval. `left_out`: sites whose policy kept them out. `why` is `unplaced` where a total of counts was told, and then
-    no total of placements, and `coarse` where `bound` is more than half the interval, which would claim too much: it is None.
+    interval. `left_out`: sites whose policy kept them out. `why` is `unplaced` where a total of counts was told, and
+    then no total of placements, and `coarse` where `bound` is more than half the interval, which would claim too much:
+    it is None.
     """
 
     auc: float | None

@@ -1,7 +1,7 @@
 """The last evaluation of a federated run: lock the threshold, ask every site, write `results.json`. Sums only.
 
-A first pass over the training sites' val cases gives threshold and bins, then every site numbers its test cases, and the
-training sites place theirs among everybody's.
+A first pass over the training sites' val cases gives threshold and bins, then every site numbers its test cases, and
+the training sites place theirs among everybody's.
 """
 
 from __future__ import annotations
@@ -9,19 +9,20 @@ from __future__ import annotations
 __all__ = ["evaluate_finally"]
 
 import tomllib
-from dataclasses import MISSING, fields, replace
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 
 from common.config import Experiment
 from common.errors import RunFailed
 from common.metrics import EvaluationSums
 from common.observed import ObservedExpected
-from common.orders import Part, PartReport
+from common.orders import EvaluateOrder, Part, PartReport
 from common.provenance import provenance
 from common.update import Weights
 from server.budget import sample_gradients
-from server.evidence import Together, columns, parts_of
-from server.looks import ask_looks
+from server.evidence import FirstPass, Together, columns, parts_of
+from server.looks import Mending, ask_looks
 from server.pooled_in_clear import InClear
 from server.pooled_under_masks import UnderMasks
 from server.private_rounds import is_private, private_samples
@@ -48,43 +49,17 @@ def evaluate_finally(
 
     Under leave-one-center-out the training centers' test patients have trained, so only held-out centers are tested.
     """
-    last = experiment.training.rounds
-    pooling = _pooling(federation, experiment, outcome.weights)
-    val = evaluate_order(experiment, {"val": ("val",)}, run=run, round_number=last)
-    first, failures = pooling.first_pass(val, roster.train)
-    own = pooling.counting(evaluate_order(experiment, {"test": ("test",)}, run=run, round_number=last), first)
-    mending = None
-    if experiment.evaluation.repair and roster.held_out:
-        mending = ask_looks(federation, experiment, val, tuple(roster.train), val=first.shares)
-    held_out = replace(own, parts={"test": _EVERY}, repair=mending.order if mending else None)
-    orders = dict.fromkeys(roster.held_out, held_out)
-    if experiment.protocol == "in-federation":
-        orders |= dict.fromkeys(roster.train, own)
-    evaluated = federation.evaluate(last, orders, outcome.weights)
-    together = pooling.together(own, evaluated, roster.train)
-    failures = {
-        **failures,
-        **(mending.failures if mending else {}),
-        **evaluated.failures,
-        **(together.failures if together else {}),
-    }
-    for site, why in sorted(failures.items()):
-        records.add("failure", run=run, round=last, site=site, why=why)
-    rows = _rows(evaluated, roster, experiment, first.threshold)
-    if together is not None and together.sums.n_images:
-        rows.append(_row_of_all(together, experiment, tuple(sorted(roster.train)), first.threshold))
+    found = _ask(federation, roster, experiment, outcome.weights, run=run)
+    for site, why in sorted(found.failures.items()):
+        records.add("failure", run=run, round=experiment.training.rounds, site=site, why=why)
+    rows = _rows(found, roster, experiment)
     if not rows:
         raise RunFailed("no site evaluated the final model; see the failures in records.jsonl")
-    steps = outcome.steps
-    images = sum(training_sizes(roster, experiment).values())
-    each = sample_gradients(experiment.training, images=images, steps=steps)
-    if is_private(experiment.privacy):
-        each = private_samples(experiment.privacy, steps=steps)
     cards = {**roster.train, **roster.held_out}
     write_results(
         folder,
         config=tomllib.loads((folder / "config.toml").read_text(encoding="utf-8")),
-        budget={"sample_gradients": each, "steps": steps, "batch_size": experiment.training.batch_size},
+        budget=_budget(roster, experiment, steps=outcome.steps),
         provenance=provenance(
             threads=experiment.threads,
             data={site: card.data_sha256 for site, card in sorted(cards.items())},
@@ -92,20 +67,65 @@ def evaluate_finally(
         ),
         rows=rows,
         contrasts=[],
-        repairs=_repairs(evaluated, roster, experiment, mending.reference) if mending else (),
+        repairs=_repairs(found, roster, experiment),
         privacy=spending(read_records(records.path), experiment),
     )
 
 
-def _pooling(federation: Federation, experiment: Experiment, weights: Weights) -> InClear | UnderMasks:
-    kind = UnderMasks if experiment.evaluation.secure else InClear
-    return kind(federation, experiment, weights)
+@dataclass(frozen=True)
+class _Found:
+    """What the sites answered, by who was asked for what; `failures` says of all of it who did not, and why."""
+
+    first: FirstPass
+    mending: Mending | None
+    evaluated: Evaluated
+    together: Together | None
+    failures: Mapping[str, str]
 
 
-def _rows(evaluated: Evaluated, roster: Roster, experiment: Experiment, threshold: float | None) -> list[Row]:
-    trained_on = tuple(sorted(roster.train))
+def _ask(federation: Federation, roster: Roster, experiment: Experiment, weights: Weights, *, run: str) -> _Found:
+    last = experiment.training.rounds
+    pooling = (UnderMasks if experiment.evaluation.secure else InClear)(federation, experiment, weights)
+    val = evaluate_order(experiment, {"val": ("val",)}, run=run, round_number=last)
+    first, failures = pooling.first_pass(val, roster.train)
+    own = pooling.counting(evaluate_order(experiment, {"test": ("test",)}, run=run, round_number=last), first)
+    mending = None
+    if experiment.evaluation.repair and roster.held_out:
+        mending = ask_looks(federation, experiment, val, tuple(roster.train), val=first.shares)
+    evaluated = federation.evaluate(last, _orders(own, roster, experiment, mending), weights)
+    together = pooling.together(own, evaluated, roster.train)
+    failures = {
+        **failures,
+        **(mending.failures if mending else {}),
+        **evaluated.failures,
+        **(together.failures if together else {}),
+    }
+    return _Found(first, mending, evaluated, together, failures)
+
+
+def _orders(
+    own: EvaluateOrder, roster: Roster, experiment: Experiment, mending: Mending | None
+) -> dict[str, EvaluateOrder]:
+    """By site: a held-out one is asked about all its cases, a training one about its test cases,
+    where these did not train.
+    """
+    held_out = replace(own, parts={"test": _EVERY}, repair=mending.order if mending else None)
+    trained = roster.train if experiment.protocol == "in-federation" else ()
+    return dict.fromkeys(roster.held_out, held_out) | dict.fromkeys(trained, own)
+
+
+def _budget(roster: Roster, experiment: Experiment, *, steps: int) -> dict[str, int | None]:
+    images = sum(training_sizes(roster, experiment).values())
+    each = sample_gradients(experiment.training, images=images, steps=steps)
+    if is_private(experiment.privacy):
+        each = private_samples(experiment.privacy, steps=steps)
+    return {"sample_gradients": each, "steps": steps, "batch_size": experiment.training.batch_size}
+
+
+def _rows(found: _Found, roster: Roster, experiment: Experiment) -> list[Row]:
+    trained_on, threshold = tuple(sorted(roster.train)), found.first.threshold
     rows = []
-    for site, report in sorted(evaluated.reports.items()):
+    for site, report in sorted(found.evaluated.reports.items()):
         part = report.parts.get("test")
         held_out = site in roster.held_out
         rows.append(
@@ -113,16 +133,18 @@ def _rows(evaluated: Evaluated, roster: Roster, experiment: Experiment, threshol
             if part is not None
             else _row_without_cases(site, experiment, trained_on, held_out, threshold)
         )
+    if found.together is not None and found.together.sums.n_images:
+        rows.append(_row_of_all(found.together, experiment, trained_on, threshold))
     return rows
 
 
-def _repairs(
-    evaluated: Evaluated, roster: Roster, experiment: Experiment, reference: tuple[str, ...]
-) -> list[Repaired]:
-    """What the held-out centers told of repairs, by site id."""
+def _repairs(found: _Found, roster: Roster, experiment: Experiment) -> list[Repaired]:
+    """What the held-out centers told of repairs, by site id; nothing where they were not asked."""
+    if found.mending is None:
+        return []
     return [
         row
-        for site, part in parts_of(evaluated, "test").items()
+        for site, part in parts_of(found.evaluated, "test").items()
         if site in roster.held_out
         for row in repaired_rows(
             part.repairs,
@@ -130,7 +152,7 @@ def _repairs(
             seed=experiment.seed,
             site=site,
             trained_on=sorted(roster.train),
-            reference=reference,
+            reference=found.mending.reference,
         )
     ]
 

@@ -1,4 +1,6 @@
-"""The heads of sites' ledgers as the server knows them: a file beside its runs, so that a ledger rolled back is seen."""
+"""The heads of sites' ledgers as the server knows them:
+a file beside its runs, so that a ledger rolled back is seen.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ class KnownHeads:
 
 
 def require_forward(site: str, head: Head, before: Head | None) -> None:
-    """Raise LedgerRefused where a ledger that once had the head `before` now has `head`, and cannot have grown to it."""
+    """Raise LedgerRefused where a ledger that once had the head `before` now has `head`,
+    and cannot have grown to it.
+    """
     if before is not None and (head.length < before.length or (head.length == before.length and head != before)):
         raise LedgerRefused(
             f"site {site}: its ledger has {head.length} lines and had {before.length}; it was rolled back or replaced: "

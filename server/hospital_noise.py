@@ -1,4 +1,6 @@
-"""Noise that hides a whole hospital from the others (McMahan et al. 2018, with hospitals for users, all in every round)."""
+"""Noise that hides a whole hospital from the others (McMahan et al. 2018, with hospitals for users,
+all in every round).
+"""
 
 from __future__ import annotations
 
@@ -34,8 +36,9 @@ def require_enough(privacy: HospitalPrivacy, *, sites: int, rounds: int) -> None
         plan, _ = hospital_plan(privacy, sites=sites, rounds=rounds)
         share = plan.noise_multiplier / sites
         raise BadInput(
-            f"privacy.kind = 'hospital' needs {FEWEST} training sites or more, and here are {sites}: its noise would be "
-            f"{share:.2g} of the clipping norm on every coordinate of the mean; protect patients instead (kind = 'patient')"
+            f"privacy.kind = 'hospital' needs {FEWEST} training sites or more, and here are {sites}: its noise would "
+            f"be {share:.2g} of the clipping norm on every coordinate of the mean; protect patients instead "
+            "(kind = 'patient')"
         )
 
 

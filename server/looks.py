@@ -4,15 +4,14 @@ from __future__ import annotations
 
 __all__ = ["Mending", "ask_looks"]
 
-import functools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from common.config import Experiment
 from common.orders import EvaluateOrder
-from common.repair_orders import LooksSums, RepairOrder
+from common.repair_orders import RepairOrder
 from server.evidence import parts_of
-from server.repairs import model_shares, no_looks
+from server.repairs import no_looks, repair_order
 from server.rounds import Federation, training_parts
 
 
@@ -33,16 +32,15 @@ def ask_looks(
     *,
     val: Sequence[float],
 ) -> Mending:
-    """One message to each of the training `sites`, as `order` names the run; `val` are the shares of classes among val cases.
+    """One message to each of the training `sites`, as `order` names the run; `val` are the shares of classes among val
+    cases.
 
     Sites that decline by their policy, or fail, are not in the sum. Nobody is asked where `no_looks` says why.
     """
-    shares = model_shares(experiment, val)
-    if (why := no_looks(experiment)) is not None:
-        return Mending(RepairOrder(looks_why=why, shares=shares))
+    if no_looks(experiment) is not None:
+        return Mending(repair_order(experiment, (), val=val))
     asked = replace(order, stage="looks", parts={"train": training_parts(experiment)})
     answered = federation.evaluate(order.round, dict.fromkeys(sites, asked), {})
     told = {site: part.looks for site, part in parts_of(answered, "train").items()}
     known = {site: looks for site, looks in told.items() if looks and looks.size == experiment.crop.size}
-    total = functools.reduce(LooksSums.__add__, known.values()) if known else None
-    return Mending(RepairOrder(looks=total, shares=shares), tuple(known), answered.failures)
+    return Mending(repair_order(experiment, known.values(), val=val), tuple(known), answered.failures)

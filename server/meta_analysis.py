@@ -21,7 +21,8 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class RandomEffects:
-    """μ with its 95 % interval, how much centers differ, and where a new center would lie; all on the scale of `values`.
+    """μ with its 95 % interval, how much centers differ, and where a new center would lie; all on the scale of
+    `values`.
 
     `standard_error` is Hartung, Knapp, Sidik and Jonkman's, `wald_error` the plain 1/√Σw. `tau` ≥ 0 is the standard
     deviation between centers, `i2` in [0, 1] the share of the spread that is no chance, `q` Cochran's Q. The prediction
@@ -61,7 +62,8 @@ def random_effects(values: ArrayLike, variances: ArrayLike, *, confidence: float
     variance Σw(y − μ)² / ((k − 1) Σw), t with k − 1 degrees of freedom. The prediction interval is μ ± t √(τ² + SE²)
     with k − 2 degrees of freedom (Higgins, Thompson & Spiegelhalter 2009), SE that of the interval above (Partlett &
     Riley 2017); with few centers whose spread is near their own errors it covers less than it says: 89 % of new centers
-    in simulation with 6 centers and τ about as large as the errors. I² sets τ² against the centers' typical variance (Higgins & Thompson 2002).
+    in simulation with 6 centers and τ about as large as the errors. I² sets τ² against the centers' typical variance
+    (Higgins & Thompson 2002).
     """
     y, v = _checked(values, variances)
     k = len(y)

@@ -29,7 +29,9 @@ def _card(run: Run) -> Iterable[str]:
     yield from ("", "## What it is", "")
     yield from _what(run)
     yield from ("", "## Meant for", "")
-    yield "Research on training across hospitals. It is no medical device, and nobody should be treated by what it says."
+    yield (
+        "Research on training across hospitals. It is no medical device, and nobody should be treated by what it says."
+    )
     yield from ("", "## Trained on", "")
     yield from _trained_on(run)
     for protocol in run.protocols:
@@ -44,13 +46,20 @@ def _card(run: Run) -> Iterable[str]:
 def _what(run: Run) -> Iterable[str]:
     task, model = run.setting("task") or {}, run.setting("model") or {}
     classes = ", ".join(str(name) for name in task.get("classes", ())) or DASH
-    yield f"- Task: {_safe(task.get('name', DASH))}; classes {_safe(classes)}; positive {_safe(task.get('positive', DASH))}."
+    yield (
+        f"- Task: {_safe(task.get('name', DASH))}; classes {_safe(classes)}; positive "
+        f"{_safe(task.get('positive', DASH))}."
+    )
     parts = [f"{key} {value}" for key, value in model.items() if isinstance(value, str)]
     yield f"- Model: attention CNN {'(' + _safe(', '.join(parts)) + ')' if parts else ''}."
-    yield f"- Strategy: {_safe(run.setting('strategy', 'kind') or DASH)}; seeds {', '.join(map(str, run.seeds)) or DASH}."
+    yield (
+        f"- Strategy: {_safe(run.setting('strategy', 'kind') or DASH)}; seeds {', '.join(map(str, run.seeds)) or DASH}."
+    )
     yield f"- Budget of each final model: {count(run.budget.sample_gradients)} sample gradients."
     told = privacy_sentence(run)
-    yield f"- Differential privacy: {_safe(told) if told else 'not applied; images stay at the sites, updates are sent'}."
+    yield (
+        f"- Differential privacy: {_safe(told) if told else 'not applied; images stay at the sites, updates are sent'}."
+    )
 
 
 def _trained_on(run: Run) -> Iterable[str]:
@@ -97,7 +106,10 @@ def _limits(run: Run) -> Iterable[str]:
 def _made_by(run: Run) -> Iterable[str]:
     p = run.provenance
     dirty = " with uncommitted changes" if p.dirty else ""
-    yield f"- Commit {_safe(p.commit or DASH)}{dirty}; {_safe(p.processor or DASH)}, {_safe(p.device or DASH)}, threads {p.threads or DASH}."
+    yield (
+        f"- Commit {_safe(p.commit or DASH)}{dirty}; {_safe(p.processor or DASH)}, {_safe(p.device or DASH)}, threads "
+        f"{p.threads or DASH}."
+    )
     versions = ", ".join(f"{name} {version}" for name, version in p.versions.items())
     yield f"- {_safe(versions or DASH)}"
     yield "- Everything else: report.html in the same folder."

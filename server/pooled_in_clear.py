@@ -28,7 +28,9 @@ class InClear:
     weights: Weights
 
     def first_pass(self, order: EvaluateOrder, sites: Collection[str]) -> tuple[FirstPass, Mapping[str, str]]:
-        """Sensitivity `evaluation.sensitivity` on the sites' val cases, and everybody's bins; and who failed, and why."""
+        """Sensitivity `evaluation.sensitivity` on the sites' val cases, and everybody's bins;
+        and who failed, and why.
+        """
         asked = replace(order, stage="first-pass")
         found = self.federation.evaluate(order.round, dict.fromkeys(sites, asked), self.weights)
         task = self.experiment.task
@@ -45,7 +47,10 @@ class InClear:
         return replace(order, stage="counts", edges=first.edges, threshold=first.threshold)
 
     def together(self, order: EvaluateOrder, evaluated: Evaluated, sites: Collection[str]) -> Together | None:
-        """From the sites' counts, their placements: asked again without a site that fails. None where no site told sums."""
+        """From the sites' counts, their placements: asked again without a site that fails.
+
+        None where no site told sums.
+        """
         parts = {site: part for site, part in parts_of(evaluated, "test").items() if site in sites}
         failures: dict[str, str] = {}
         while any(part.sums for part in parts.values()):

@@ -1,8 +1,8 @@
 """All training sites' cases put together, where the server sees totals alone: three secure sums, 1,024 bins.
 
-The threshold comes from the total of val histograms, the bins from that of test histograms, counts from a total over test
-cases between these bins, with the sums of their places in their bins and of these squared. Totals go back to the sites, each takes its own cases off, and the influence and calibration sums
-come back as a third total.
+The threshold comes from the total of val histograms, the bins from that of test histograms, counts from a total over
+test cases between these bins, with the sums of their places in their bins and of these squared. Totals go back to the
+sites, each takes its own cases off, and the influence and calibration sums come back as a third total.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ class UnderMasks:
     def first_pass(self, order: EvaluateOrder, sites: Collection[str]) -> tuple[FirstPass, Mapping[str, str]]:
         """Sensitivity `evaluation.sensitivity` on the sites' val cases, and everybody's bins; and who failed, and why.
 
-        Where test cases are put together, the bins are quantiles of theirs: only totals are told, and bins choose nothing.
+        Where test cases are put together, the bins are quantiles of theirs: only totals are told, and bins choose
+        nothing.
         """
         tested = self.experiment.protocol == "in-federation"
         parts = {**order.parts, **({"test": ("test",)} if tested else {})}
@@ -83,8 +84,8 @@ class UnderMasks:
     def _placed(
         self, order: EvaluateOrder, questions: tuple[Question, ...], sites: Collection[str]
     ) -> tuple[Federated, Mapping[str, str]]:
-        """The numbers of all cases. The counts cannot be taken back, so all that were counted must place theirs; where one
-        stays away the AUC is that of the counts, without an interval, and it is named.
+        """The numbers of all cases. The counts cannot be taken back, so all that were counted must place theirs; where
+        one stays away the AUC is that of the counts, without an interval, and it is named.
         """
         placing = tuple(question.placing_among_all() for question in questions)
         failures: Mapping[str, str] = {}

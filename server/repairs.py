@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-__all__ = ["Repaired", "model_shares", "no_looks", "repaired_rows"]
+__all__ = ["Repaired", "no_looks", "repair_order", "repaired_rows"]
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 
 from common.config import Experiment, NoPrivacy
-from common.repair_orders import Repair
+from common.repair_orders import LooksSums, Repair, RepairOrder
 
 
 @dataclass(frozen=True)
 class Repaired:
     """One repair of one federated model at a center that did not train; `repair` "none" is the main row's own numbers.
 
-    `reference`: the training sites whose looks a repair of pictures aimed at. The rest is as in `common.repair_orders.Repair`.
+    `reference`: the training sites whose looks a repair of pictures aimed at. The rest is as in
+    `common.repair_orders.Repair`.
     """
 
     protocol: str
@@ -57,6 +59,14 @@ def repaired_rows(
     return found
 
 
+def repair_order(experiment: Experiment, looks: Collection[LooksSums], *, val: Sequence[float]) -> RepairOrder:
+    """What a center that did not train is asked to mend: its pictures towards the training sites' `looks`, where there
+    are any, and its answers from the shares of classes that the model takes for granted; `val` as in `_model_shares`.
+    """
+    total = functools.reduce(LooksSums.__add__, looks) if looks else None
+    return RepairOrder(looks=total, looks_why=no_looks(experiment), shares=_model_shares(experiment, val))
+
+
 def no_looks(experiment: Experiment) -> str | None:
     """Why training sites are not asked how their crops look; None where they are.
 
@@ -68,7 +78,7 @@ def no_looks(experiment: Experiment) -> str | None:
     return "masked-only" if experiment.evaluation.secure else None
 
 
-def model_shares(experiment: Experiment, val: Sequence[float]) -> tuple[float, ...]:
+def _model_shares(experiment: Experiment, val: Sequence[float]) -> tuple[float, ...]:
     """The share of each class that a model takes for granted: equal ones where classes were weighted against their
     frequency in training, else those of the training sites' val cases (`val`, empty where they are not known).
     """

@@ -1,8 +1,11 @@
-"""`results.json`: rows, contrasts, what they say across centers, budget and provenance. No times, so that one seed gives the same bytes twice."""
+"""`results.json`: rows, contrasts, what they say across centers, budget and provenance.
+
+No times, so that one seed gives the same bytes twice.
+"""
 
 from __future__ import annotations
 
-__all__ = ["Row", "write_results"]
+__all__ = ["Row", "Subgroup", "write_results"]
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -22,8 +25,9 @@ class Row:
     """How one model does at one site (or `all`). A number that does not exist is None, and `why` says why.
 
     Rows of `all`, in-federation, also hold what sums alone give: `auc_federated` is off the exact AUC by
-    `auc_federated_bound` at most (`auc_federated_why` says why it or its interval is not there); the mean of the sites' own AUCs, which is another thing than the AUC of all cases; and
-    the decision curve. `suppressed` names sites whose policy kept their cases out of the federated numbers.
+    `auc_federated_bound` at most (`auc_federated_why` says why it or its interval is not there); the mean of the sites'
+    own AUCs, which is another thing than the AUC of all cases; and the decision curve. `suppressed` names sites whose
+    policy kept their cases out of the federated numbers.
     """
 
     arm: str
@@ -64,6 +68,30 @@ class Row:
     suppressed: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Subgroup:
+    """One model on one group (`covariate` at `level`) of a center's tested cases.
+
+    A number that does not exist is None, and `why` says why.
+    """
+
+    arm: str
+    protocol: str
+    seed: int
+    site: str
+    covariate: str
+    level: str
+    n_images: int
+    n_patients: int
+    n_positive: int
+    auc: float | None = None
+    auc_low: float | None = None
+    auc_high: float | None = None
+    sensitivity: float | None = None
+    specificity: float | None = None
+    why: str | None = None
+
+
 def write_results(
     run: Path,
     *,
@@ -73,7 +101,7 @@ def write_results(
     rows: Sequence[Row],
     contrasts: Sequence[Any],
     shift: Sequence[Any] = (),
-    subgroups: Sequence[Any] = (),
+    subgroups: Sequence[Subgroup] = (),
     repairs: Sequence[Repaired] = (),
     privacy: Spending | None = None,
 ) -> Path:

@@ -73,9 +73,9 @@ class Roster:
         for site, card in sorted(cards.items()):
             if card.task != experiment.task:
                 raise BadInput(
-                    f"site {site}: its task is {card.task.name} {list(card.task.classes)} (positive {card.task.positive}), the "
-                    f"experiment's {experiment.task.name} {list(experiment.task.classes)} (positive {experiment.task.positive}); "
-                    "make them equal"
+                    f"site {site}: its task is {card.task.name} {list(card.task.classes)} "
+                    f"(positive {card.task.positive}), the experiment's {experiment.task.name} "
+                    f"{list(experiment.task.classes)} (positive {experiment.task.positive}); make them equal"
                 )
         held = {s for s, c in cards.items() if c.role == "held-out" or s in experiment.held_out}
         roster = cls(
@@ -114,8 +114,8 @@ def training_parts(experiment: Experiment) -> tuple[Part, ...]:
 
 
 def training_sizes(roster: Roster, experiment: Experiment) -> dict[str, int]:
-    """By what each training center's share of the steps is measured: its training images, or, where training is private,
-    its nominal number of patients, since nothing may follow from the true one.
+    """By what each training center's share of the steps is measured: its training images, or, where training is
+    private, its nominal number of patients, since nothing may follow from the true one.
     """
     if is_private(experiment.privacy):
         return {site: card.patients for site, card in roster.train.items()}
@@ -139,7 +139,8 @@ def checked_steps(roster: Roster, experiment: Experiment) -> int:
 def _require_counts(roster: Roster) -> None:
     if quiet := [site for site, card in roster.train.items() if not card.images]:
         raise BadInput(
-            f"site {quiet[0]}: its policy requires privacy; set privacy.kind = 'patient' in the experiment, or leave it out"
+            f"site {quiet[0]}: its policy requires privacy; set privacy.kind = 'patient' in the experiment, or leave "
+            "it out"
         )
 
 
@@ -156,8 +157,9 @@ def run_rounds(
 ) -> Outcome:
     """Train over all rounds that are left after the last whole checkpoint in `folder` (round 0: the initial weights).
 
-    BadInput where the budget is too small for the sites, RunFailed where no site trained in a round. `identity` names the
-    configuration that a checkpoint belongs to; `heads` are those of the sites' ledgers (default: a file beside `folder`).
+    BadInput where the budget is too small for the sites, RunFailed where no site trained in a round. `identity` names
+    the configuration that a checkpoint belongs to; `heads` are those of the sites' ledgers (default: a file beside
+    `folder`).
     """
     training = experiment.training
     steps = checked_steps(roster, experiment)
@@ -214,8 +216,8 @@ def _check_data(roster: Roster, state: State) -> None:
     for site, was in sorted(state.data.items()):
         if site in now and now[site] != was:
             raise BadInput(
-                f"site {site}: its data changed since round {state.round}, so the run cannot go on as it began; restore "
-                "the site folder, or start again with another --out"
+                f"site {site}: its data changed since round {state.round}, so the run cannot go on as it began; "
+                "restore the site folder, or start again with another --out"
             )
     state.data = {**state.data, **now}
 

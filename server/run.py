@@ -51,7 +51,9 @@ def initial_weights(experiment: Experiment) -> Weights:
 
 
 def resolved(experiment: Experiment, sites: dict[str, str]) -> Experiment:
-    """The experiment as a run folder keeps it: `sites` (id → role) instead of paths, the weights file by name and checksum."""
+    """The experiment as a run folder keeps it: `sites` (id → role) instead of paths,
+    the weights file by name and checksum.
+    """
     model = experiment.model
     if model.weights is not None and model.weights_sha256 is None:
         path = Path(model.weights)
@@ -120,10 +122,11 @@ def coordinate(
     train: bool = True,
     heads: Path | None = None,
 ) -> Outcome:
-    """Gather the sites, train from the last checkpoint on, store `model.safetensors`, evaluate, and write `results.json`.
+    """Gather the sites, train from the last checkpoint on, store `model.safetensors`, evaluate, and write
+    `results.json`.
 
-    `train=False` evaluates the stored weights only. `heads`: where the heads of the sites' ledgers are remembered over runs
-    (default: in the run folder alone). RunFailed where nobody learned; the reason stands in the records too.
+    `train=False` evaluates the stored weights only. `heads`: where the heads of the sites' ledgers are remembered over
+    runs (default: in the run folder alone). RunFailed where nobody learned; the reason stands in the records too.
     """
     experiment, identity = open_run(folder)
     records = Records(folder / "records.jsonl")

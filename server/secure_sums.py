@@ -1,9 +1,10 @@
-"""Sums that the server cannot take apart: ask for keys, tell everybody all of them, add what comes back sealed, open it.
+"""Sums that the server cannot take apart: ask for keys, tell everybody all of them, add what comes back sealed, open
+it.
 
 Three messages to each site. Who drops out before the sums are sealed costs the attempt: it is named, and the others are
-asked again without it, with new keys. Once they are sealed, every site must open: one that cannot be reached then is asked
-again for its opening, and if it stays away the evaluation fails by name, since what the others opened cannot be taken back
-(`common/masks.py` says what this protects, and what not). Knows no Flower, only an `Exchange`.
+asked again without it, with new keys. Once they are sealed, every site must open: one that cannot be reached then is
+asked again for its opening, and if it stays away the evaluation fails by name, since what the others opened cannot be
+taken back (`common/masks.py` says what this protects, and what not). Knows no Flower, only an `Exchange`.
 """
 
 from __future__ import annotations
@@ -48,7 +49,10 @@ class Exchange(Protocol):
 
 @dataclass(frozen=True)
 class Totals:
-    """The sums over `sites` by block, each (length,): int64 for counts, else float64. `failures`: who was left out, and why."""
+    """The sums over `sites` by block, each (length,): int64 for counts, else float64.
+
+    `failures`: who was left out, and why.
+    """
 
     sites: tuple[str, ...]
     numbers: Mapping[str, NDArray[np.int64] | NDArray[np.float64]]
@@ -69,7 +73,8 @@ def secure_totals(
 ) -> Totals:
     """The totals over `sites`, asked again without those that drop out, as long as three are left.
 
-    RunFailed, with everybody's reasons, where fewer are left or a site did not open; BadInput where there never were three.
+    RunFailed, with everybody's reasons, where fewer are left or a site did not open; BadInput where there never were
+    three.
     """
     left, failures = set(sites), dict[str, str]()
     while True:

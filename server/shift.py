@@ -6,12 +6,13 @@ Three axes for each center against the centers of reference (itself left out):
 - case mix: the model's features, standardised likewise, less what acquisition explains: squared maximum mean
   discrepancy by random Fourier features (Gretton et al. 2012; Rahimi and Recht 2007).
 
-Null distributions come from a multiplier bootstrap over patients (van der Vaart and Wellner 1996, 2.9). A site sends few
-draws; the server weighs them with standard normals as often as it likes, which gives draws of the same conditional
+Null distributions come from a multiplier bootstrap over patients (van der Vaart and Wellner 1996, 2.9). A site sends
+few draws; the server weighs them with standard normals as often as it likes, which gives draws of the same conditional
 covariance, and scales each coordinate to its exact variance, which the site also sends. For the discrepancy the second
 moment of the null is made unbiased (few draws overstate it). The p of all centers and axes are adjusted together by the
 smallest p (Westfall and Young 1993), so a panel without shift names a cause in 5 % of cases. The center that differs
-most is then taken out of the reference, and the others are compared anew: a center does not differ because another does.
+most is then taken out of the reference, and the others are compared anew: a center does not differ because another
+does.
 
 Shapes: K centers, B draws of a site, T draws of the server, U coordinates, Q axes.
 """

@@ -149,7 +149,8 @@ def _how_far(found: Comparison, classifier: Classifier) -> str:
     differs = "differs from" if found.causes else "cannot be told from"
     return (
         f"{found.site} {differs} {_listed(found.against)} ({p} over all centers and axes); beyond what acquisition "
-        f"explains, a linear classifier of the features tells its patients from theirs with AUC {_plain(classifier.auc)}."
+        "explains, a linear classifier of the features tells its patients from theirs with AUC "
+        f"{_plain(classifier.auc)}."
     )
 
 
@@ -188,10 +189,10 @@ def _plain(value: float, *, places: int = 2) -> str:
 
 
 _WHAT_TO_DO = {
-    "acquisition": "Look at the machine's presets, and read the results of intensity and amplitude harmonisation beside "
-    "the unrepaired ones before the model is used here.",
-    "prevalence": "Recalibrate for this center's prevalence before probabilities are used; the order of cases, and so the "
-    "AUC, is not touched.",
+    "acquisition": "Look at the machine's presets, and read the results of intensity and amplitude harmonisation "
+    "beside the unrepaired ones before the model is used here.",
+    "prevalence": "Recalibrate for this center's prevalence before probabilities are used; the order of cases, and so "
+    "the AUC, is not touched.",
     "case mix": "Look at what kinds of lesions are seen here and validate by subgroup; no recalibration without labels "
     "mends this.",
     "none": "Nothing for shift; a small shift may still be there where patients are few.",
@@ -225,7 +226,10 @@ def _recalibrated(one: Repaired, unrepaired: Repaired | None, positive: int) -> 
     if one.prior is None or one.calibration_intercept is None or was is None:
         return ""
     moved = f"{_plain(was)} to {_plain(one.calibration_intercept)}"
-    return f"the answers imply that {one.prior[positive]:.0%} are positive; recalibration to it moves the intercept from {moved}"
+    return (
+        f"the answers imply that {one.prior[positive]:.0%} are positive; recalibration to it moves the intercept from "
+        f"{moved}"
+    )
 
 
 def _listed(names: Sequence[str]) -> str:

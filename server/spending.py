@@ -16,9 +16,11 @@ from server.private_rounds import image_privacy, is_private
 
 @dataclass(frozen=True)
 class SiteSpending:
-    """One model's cost at one site. `epsilon`: a patient's, after each round that the site was in; `rounds`: which these are.
+    """One model's cost at one site. `epsilon`: a patient's, after each round that the site was in; `rounds`: which
+    these are.
 
-    `image_epsilon`: an image's, after all of them, where the image is the unit. Other models and earlier runs are not in it.
+    `image_epsilon`: an image's, after all of them, where the image is the unit. Other models and earlier runs are not
+    in it.
     """
 
     run: str
@@ -36,8 +38,8 @@ class SiteSpending:
 class Spending:
     """What a run says of privacy: the unit, which parameters trained, and the sites' spending.
 
-    `together`: a patient's ε at each site for all models of the run, where there are several. `insecure_demo`: draws were
-    seeded, so that no number here protects anyone.
+    `together`: a patient's ε at each site for all models of the run, where there are several. `insecure_demo`: draws
+    were seeded, so that no number here protects anyone.
     """
 
     unit: str

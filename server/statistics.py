@@ -47,10 +47,10 @@ class Contrast:
     b: Arm
     protocol: str
     site: str
-    delta_auc: float | None
-    low: float | None
-    high: float | None
-    p: float | None
+    delta_auc: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
     delta_federated: float | None = None
     low_federated: float | None = None
     high_federated: float | None = None
@@ -131,8 +131,9 @@ def contrasts(
 
     `together`: what `all` is. "cases": the AUC of all sites' cases in one ranking (the m-th vector of one site goes
     with the m-th of the next, so all must come from one model). "centers": the mean over sites. A tuple: one for each
-    pair. None: no `all`. Draws depend on `rng` and the order of sites, seeds and cases alone: asking for other pairs moves no number. Raises
-    ValueError where an arm lacks a seed that another has, or has several vectors at one site and one at another.
+    pair. None: no `all`. Draws depend on `rng` and the order of sites, seeds and cases alone: asking for other pairs
+    moves no number. Raises ValueError where an arm lacks a seed that another has, or has several vectors at one site
+    and one at another.
     """
     if not sites or not pairs:
         return ()
@@ -170,10 +171,10 @@ def _contrast(
     4.4.
     """
     if np.isnan(difference).any():
-        return Contrast(a, b, protocol, site, None, None, None, None)
+        return Contrast(a, b, protocol, site)
     delta = (difference * seed_share).sum(axis=1)
     if not enough:
-        return Contrast(a, b, protocol, site, float(delta[0]), None, None, None)
+        return Contrast(a, b, protocol, site, float(delta[0]))
     drawn = delta[1:]
     low, high = np.quantile(drawn, [0.025, 0.975]).tolist()
     side = min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))
@@ -249,8 +250,8 @@ class _Ranking:
         return cls(ups, downs, mixed[starts])
 
     def wins(self, times: NDArray[np.int32]) -> Floats:
-        """Twice the pairs in which the positive is above, ties half, where patient i counts `times[i]` times: (P, draws)
-        to (draws,).
+        """Twice the pairs in which the positive is above, ties half, where patient i counts `times[i]` times: (P,
+        draws) to (draws,).
         """
         up, down = self.ups @ times, self.downs @ times
         even = _products(up[self.tied], down[self.tied])

@@ -229,7 +229,9 @@ class FlowerFederation:
     def _ask(
         self, kind: str, contents: Mapping[str, RecordDict], *, group: str
     ) -> tuple[Mapping[str, RecordDict], Mapping[str, str]]:
-        """One message to each site, waiting at most `deadlines.reply`: contents of replies, and why others gave none."""
+        """One message to each site, waiting at most `deadlines.reply`:
+        contents of replies, and why others gave none.
+        """
         asked = {s: Message(content, self.strategy.nodes[s], kind, group_id=group) for s, content in contents.items()}
         replies = _exchange(self.grid, asked.values(), seconds=self.experiment.deadlines.reply)
         site_of = {message.metadata.message_id: site for site, message in asked.items()}

@@ -36,8 +36,8 @@ def submit(folder: Path, *, state: Path, train: bool = True, final: bool = True,
 
     The bundle that travels is a single pyproject.toml, and the run folder goes by a name that only this machine can
     resolve. Ctrl-C and SIGTERM stop the run; what was finished is kept. `timeout`: seconds in all, None for as long as
-    the experiment's own deadlines allow. BadInput where no server runs or the folder is not prepared; RunFailed, with the
-    reason that stands in the records, where the run failed, the server died or nothing happened for too long.
+    the experiment's own deadlines allow. BadInput where no server runs or the folder is not prepared; RunFailed, with
+    the reason that stands in the records, where the run failed, the server died or nothing happened for too long.
     """
     experiment, _ = open_run(folder)
     control = running(state)

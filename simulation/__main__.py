@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.cli import add_json, command, guarded, parser, show
+from common.cli import Commands, add_json, command, guarded, parser, show
 
 PRESETS = ("lymphus", "behsof", "smclud", "deeplesion")
 
@@ -19,71 +19,89 @@ def main(arguments: Sequence[str] | None = None) -> int:
     top, commands = parser(
         "simulation", "Simulate a federation on one machine and compare it with pooled and local training."
     )
-    phantom = command(
+    for add in (_add_phantom, _add_run, _add_compare, _add_pretrain, _add_audit, _add_privacy):
+        add(commands)
+    return guarded(top, arguments)
+
+
+def _add_phantom(commands: Commands) -> None:
+    made = command(
         commands, "phantom", "write phantom data in a data set's exact on-disk format",
         "python -m simulation phantom phantoms --preset lymphus --seed 0 --extra-centers 2", _phantom,
     )  # fmt: skip
-    phantom.add_argument("out", type=Path, metavar="OUT", help="a new folder")
-    phantom.add_argument("--preset", choices=PRESETS, required=True, help="whose format")
-    phantom.add_argument("--seed", type=int, default=0, help="same seed, same bytes (default 0)")
-    phantom.add_argument("--shift", type=float, default=1.0, help="0: all centers alike; 1: as different as real ones")
-    phantom.add_argument("--visibility", type=float, default=None, help="how strongly the features show")
-    phantom.add_argument("--extra-centers", type=int, default=0, help="further centers, each its machine; lymphus only")
-    phantom.add_argument(
+    made.add_argument("out", type=Path, metavar="OUT", help="a new folder")
+    made.add_argument("--preset", choices=PRESETS, required=True, help="whose format")
+    made.add_argument("--seed", type=int, default=0, help="same seed, same bytes (default 0)")
+    made.add_argument("--shift", type=float, default=1.0, help="0: all centers alike; 1: as different as real ones")
+    made.add_argument("--visibility", type=float, default=None, help="how strongly the features show")
+    made.add_argument("--extra-centers", type=int, default=0, help="further centers, each its machine; lymphus only")
+    made.add_argument(
         "--patients", type=int, default=None,
         help="per center (lymphus, behsof) or in all (smclud, deeplesion); default: as the data set has",
     )  # fmt: skip
-    run = command(
+
+
+def _add_run(commands: Commands) -> None:
+    made = command(
         commands, "run", "run one federation on this machine",
         "python -m simulation run configs/experiments/demo.toml --out runs/first", _run,
     )  # fmt: skip
-    _experiment(run)
-    run.add_argument(
+    _experiment(made)
+    made.add_argument(
         "--engine", choices=("local", "ray"), default="local", help="in-process, or Flower's simulation engine"
     )
-    run.add_argument("--resume", action="store_true", help="go on from the last whole round in RUN")
-    compare = command(
+    made.add_argument("--resume", action="store_true", help="go on from the last whole round in RUN")
+
+
+def _add_compare(commands: Commands) -> None:
+    made = command(
         commands, "compare", "compare federated, pooled, local and ensemble; go on from what is finished",
         "python -m simulation compare configs/experiments/busbra.toml --out runs/busbra", _compare,
     )  # fmt: skip
-    _experiment(compare)
-    compare.add_argument("--seeds", type=int, default=None, help="number of seeds (default: the configuration's)")
-    compare.add_argument("--arms", default=None, help="comma-separated: federated,pooled,local,ensemble")
-    pretrain = command(
+    _experiment(made)
+    made.add_argument("--seeds", type=int, default=None, help="number of seeds (default: the configuration's)")
+    made.add_argument("--arms", default=None, help="comma-separated: federated,pooled,local,ensemble")
+
+
+def _add_pretrain(commands: Commands) -> None:
+    made = command(
         commands, "pretrain", "learn initial weights on phantoms alone",
         "python -m simulation pretrain configs/weights/phantom-resnet18.safetensors", _pretrain,
     )  # fmt: skip
-    pretrain.add_argument("out", type=Path, metavar="FILE", help="the safetensors file to write")
-    pretrain.add_argument("--seed", type=int, default=0)
-    pretrain.add_argument("--images", type=int, default=None, help="phantom lesions to learn from")
-    pretrain.add_argument("--steps", type=int, default=None, help="optimizer steps")
-    pretrain.add_argument(
+    made.add_argument("out", type=Path, metavar="FILE", help="the safetensors file to write")
+    made.add_argument("--seed", type=int, default=0)
+    made.add_argument("--images", type=int, default=None, help="phantom lesions to learn from")
+    made.add_argument("--steps", type=int, default=None, help="optimizer steps")
+    made.add_argument(
         "--contrast", choices=("fixed", "image", "local"), default="local", help="as model.contrast (default local)"
     )
-    audit = command(
+
+
+def _add_audit(commands: Commands) -> None:
+    made = command(
         commands, "audit", "attack an experiment's privacy: canaries, membership inference, gradient inversion",
         "python -m simulation audit configs/experiments/private-demo.toml --out runs/audit", _audit,
     )  # fmt: skip
-    audit.add_argument(
-        "config", type=Path, metavar="CONFIG", help="an experiment's TOML file, with privacy of patients"
-    )
-    audit.add_argument("--out", type=Path, default=Path("runs/audit"), metavar="DIR", help="default: runs/audit")
-    audit.add_argument("--epsilon", type=float, default=1.0, help="what the canaries' game is made for (default 1)")
-    audit.add_argument("--canaries", type=int, default=1000, help="canary patients, 300 or more (default 1000)")
-    audit.add_argument("--games", type=int, default=5, help="games, each a bound of its own (default 5)")
-    add_json(audit)
-    privacy = command(
+    made.add_argument("config", type=Path, metavar="CONFIG", help="an experiment's TOML file, with privacy of patients")
+    made.add_argument("--out", type=Path, default=Path("runs/audit"), metavar="DIR", help="default: runs/audit")
+    made.add_argument("--epsilon", type=float, default=1.0, help="what the canaries' game is made for (default 1)")
+    made.add_argument("--canaries", type=int, default=1000, help="canary patients, 300 or more (default 1000)")
+    made.add_argument("--games", type=int, default=5, help="games, each a bound of its own (default 5)")
+    add_json(made)
+
+
+def _add_privacy(commands: Commands) -> None:
+    made = command(
         commands, "privacy", "plan patient-level privacy: how much noise an ε asks for, and what to expect",
         "python -m simulation privacy --patients 180 --rounds 40 --epsilon 8", _privacy,
     )  # fmt: skip
-    privacy.add_argument("--patients", type=int, required=True, help="a site's nominal number of patients")
-    privacy.add_argument("--rounds", type=int, required=True)
-    privacy.add_argument("--epsilon", type=float, required=True, help="what the whole run may cost a patient")
-    privacy.add_argument("--patients-per-step", type=int, default=64, help="expected in one step (default 64)")
-    privacy.add_argument("--steps", type=int, default=None, help="steps a round (default: one pass over the patients)")
-    privacy.add_argument("--delta", type=float, default=None, help="default: 1 / (10 · patients)")
-    add_json(privacy)
-    return guarded(top, arguments)
+    made.add_argument("--patients", type=int, required=True, help="a site's nominal number of patients")
+    made.add_argument("--rounds", type=int, required=True)
+    made.add_argument("--epsilon", type=float, required=True, help="what the whole run may cost a patient")
+    made.add_argument("--patients-per-step", type=int, default=64, help="expected in one step (default 64)")
+    made.add_argument("--steps", type=int, default=None, help="steps a round (default: one pass over the patients)")
+    made.add_argument("--delta", type=float, default=None, help="default: 1 / (10 · patients)")
+    add_json(made)
 
 
 def _experiment(made: argparse.ArgumentParser) -> None:

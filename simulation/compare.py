@@ -1,4 +1,6 @@
-"""The comparison: federated, pooled, local and ensemble, on the same cases, under both protocols, with several seeds."""
+"""The comparison: federated, pooled, local and ensemble, on the same cases, under both protocols,
+with several seeds.
+"""
 
 from __future__ import annotations
 
@@ -40,8 +42,8 @@ from simulation.workers import train_all
 def compare(experiment: Experiment, run: Path, *, insecure_demo: bool = False) -> Path:
     """Train every model that is not there yet, then write tables, pictures and the report; returns the report's path.
 
-    Goes on from what is finished where the folder's configuration equals this one, else BadInput. `insecure_demo` seeds the
-    draws of private training.
+    Goes on from what is finished where the folder's configuration equals this one, else BadInput. `insecure_demo` seeds
+    the draws of private training.
     """
     sites = open_sites(experiment)
     experiment = fixed_budget(experiment, sites)
@@ -100,8 +102,8 @@ def _check_secure(experiment: Experiment, plans: list[ModelPlan]) -> None:
     fewest = min((len(plan.trained_on) for plan in plans if plan.arm == "federated"), default=SMALLEST_ROSTER)
     if experiment.evaluation.secure and fewest < SMALLEST_ROSTER:
         raise BadInput(
-            f"evaluation.secure: a federated model of this comparison has {fewest} training sites, too few to hide one in a "
-            f"total; set it to false, or have {SMALLEST_ROSTER} or more for every model"
+            f"evaluation.secure: a federated model of this comparison has {fewest} training sites, too few to hide one "
+            f"in a total; set it to false, or have {SMALLEST_ROSTER} or more for every model"
         )
 
 

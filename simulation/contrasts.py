@@ -26,7 +26,8 @@ _Vectors = dict[_Key, list[NDArray[np.float64]]]
 
 
 def contrast_all(cases: Cases, judges: Sequence[Judge]) -> list[Contrast]:
-    """Federated − pooled, − local and − ensemble under both protocols, by site and at `all`; none with a multi-class task.
+    """Federated − pooled, − local and − ensemble under both protocols, by site and at `all`; none with a multi-class
+    task.
 
     "Local" is the site's own model in-federation (its `all` is the mean over sites), and every other center's model in
     leave-one-center-out. One set of draws serves all contrasts of a protocol.

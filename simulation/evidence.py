@@ -20,14 +20,14 @@ from common.config import Experiment
 from common.files import write_atomic
 from common.metrics import threshold_at_sensitivity
 from common.observed import ObservedExpected
-from server.results import Row
+from server.results import Row, Subgroup
 from server.statistics import Contrast
 from simulation.contrasts import contrast_all
 from simulation.federated import federated_columns
 from simulation.means import mean_row
 from simulation.models import read_scores
 from simulation.plan import IN_FEDERATION, LEAVE_ONE_OUT, ModelPlan
-from simulation.subgroups import Subgroup, subgroup_rows
+from simulation.subgroups import subgroup_rows
 
 Scores = NDArray[np.float64]
 Rows = NDArray[np.int64]
@@ -103,7 +103,9 @@ class Cases:
         )
 
     def tested(self, judge: Judge, site: str) -> Rows:
-        """The cases that the protocol tests at a site: its test patients in-federation, every patient of a held-out center."""
+        """The cases that the protocol tests at a site: its test patients in-federation,
+        every patient of a held-out center.
+        """
         if judge.protocol == LEAVE_ONE_OUT or site in self.watched:
             return np.arange(len(self.sites[site]))
         return self.sites[site].rows("test")
@@ -155,7 +157,9 @@ def assemble(run: Path, plans: Sequence[ModelPlan], experiment: Experiment, site
 
 
 def _without_coarse(one: Contrast, coarse: Collection[str]) -> Contrast:
-    """A contrast without interval and p from sums where those of an arm are too coarse; against local they are exact."""
+    """A contrast without interval and p from sums where those of an arm are too coarse;
+    against local they are exact.
+    """
     if one.delta_federated is None or one.b == "local" or not {one.a, one.b} & set(coarse):
         return one
     return replace(one, low_federated=None, high_federated=None, p_federated=None)

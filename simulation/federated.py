@@ -29,7 +29,9 @@ _SiteCases = tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]
 
 
 def federated_columns(cases: Cases, judge: Judge) -> dict[str, Any]:
-    """The federated columns of a judge's row `all` in-federation: first pass over val cases, two rounds over test cases."""
+    """The federated columns of a judge's row `all` in-federation:
+    first pass over val cases, two rounds over test cases.
+    """
     task, test = cases.experiment.task, _tested(cases, judge)
     pooled = _pooled(cases, judge, test)
     sums = {

@@ -1,8 +1,8 @@
 """What a private run would cost and give, from public numbers alone, before any site is asked.
 
-Whether a model can learn is judged by one ratio, a rule of thumb: the norm of the noise in the mean gradient of the whole
-run, σ √d / (B √T), over what T clipped gradients of norm 1 could at best add up to. d parameters, B patients a step, T
-steps.
+Whether a model can learn is judged by one ratio, a rule of thumb: the norm of the noise in the mean gradient of the
+whole run, σ √d / (B √T), over what T clipped gradients of norm 1 could at best add up to. d parameters, B patients a
+step, T steps.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""The row `all` of leave-one-center-out: the mean over centers, since scores of different models are never put together."""
+"""The row `all` of leave-one-center-out: the mean over centers,
+since scores of different models are never put together.
+"""
 
 from __future__ import annotations
 

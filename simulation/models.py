@@ -9,7 +9,7 @@ RUN/models/federated/without-tal/seed-0/
 
 from __future__ import annotations
 
-__all__ = ["DONE", "Centre", "read_scores", "scored_rows", "train_model"]
+__all__ = ["DONE", "Centre", "finished_model", "read_scores", "scored_rows", "train_model"]
 
 import io
 import shutil
@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from client.evaluation import score_as
 from client.service import site_crops, use_threads
 from client.site import Site
 from client.training import TrainingData, train
@@ -44,8 +45,8 @@ def train_model(
 ) -> None:
     """Train `plan`'s model unless its folder says it is done; a federated one continues from its last checkpoint.
 
-    Only the federated arm trains with the privacy that the experiment asks for: other arms' models leave no hospital, or
-    are the yardstick that could not be had.
+    Only the federated arm trains with the privacy that the experiment asks for: other arms' models leave no hospital,
+    or are the yardstick that could not be had.
     """
     folder = run / "models" / plan.name
     if (folder / DONE).exists():
@@ -63,7 +64,7 @@ def train_model(
             _train_federated(folder, plan, mine, sites, insecure_demo=insecure_demo)
         case "pooled" | "local":
             _train_centrally(folder, plan, mine, sites)
-    _score(folder, plan, mine, sites)
+    _score(run, plan, mine, sites)
     for spent in (folder / "checkpoints", *folder.glob("ledgers/*/state/answers")):
         shutil.rmtree(spent, ignore_errors=True)
     seconds = round(time.monotonic() - began, 3)
@@ -151,11 +152,8 @@ def _train_centrally(folder: Path, plan: ModelPlan, experiment: Experiment, site
     write_atomic(folder / "config.toml", config_text(resolved(experiment, dict.fromkeys(plan.trained_on, "train"))))
     records = Records(folder / "records.jsonl")
     centre = Centre.of(plan, experiment, sites)
-    training, task = experiment.training, experiment.task
-    model = build_model(experiment.model, task=task.name, classes=len(task.classes), seed=0)
-    if training.precision == "float64":
-        model.double()
-    set_weights(model, initial_weights(experiment))
+    training = experiment.training
+    model = _with_weights(experiment, initial_weights(experiment))
     chosen = _Chosen(experiment)
     optimizer = None
     budgets = round_budgets(training.rounds, total_steps(training, images=len(centre.data.labels)))
@@ -198,8 +196,8 @@ class _Chosen:
             return
         loss, auc = _validation(model, val, self.experiment)
         records.add(
-            "evaluation", run=plan.name, round=number, site="+".join(plan.trained_on), part="val", held_out=False, loss=loss,
-            auc=auc, n_images=len(val.labels),
+            "evaluation", run=plan.name, round=number, site="+".join(plan.trained_on), part="val", held_out=False,
+            loss=loss, auc=auc, n_images=len(val.labels),
         )  # fmt: skip
         if loss is not None and evaluation.select == "best" and (self.best is None or loss < self.best[0]):
             self.best = (loss, weights)
@@ -212,19 +210,12 @@ class _Chosen:
 
 
 def _validation(model: AttentionNet, val: TrainingData, experiment: Experiment) -> tuple[float | None, float | None]:
-    from client.evaluation import score
     from client.measures import log_loss
     from common.auc import auc
 
     if not len(val.labels):
         return None, None
-    scores = score(
-        model,
-        val.crops,
-        flip=experiment.evaluation.flip,
-        zooms=experiment.evaluation.zooms,
-        precision=experiment.training.precision,
-    )
+    scores = score_as(experiment.evaluation, precision=experiment.training.precision)(model, val.crops)
     positive = experiment.task.positive_index
     return log_loss(val.labels, scores), auc(val.labels == positive, scores[:, positive])
 
@@ -236,28 +227,31 @@ def scored_rows(plan: ModelPlan, site: Site) -> NDArray[np.int64]:
     return site.rows("val") if plan.protocol == LEAVE_ONE_OUT else site.rows("val", "test")
 
 
-def _score(folder: Path, plan: ModelPlan, experiment: Experiment, sites: Mapping[str, Site]) -> None:
-    from client.evaluation import score
+def _score(run: Path, plan: ModelPlan, experiment: Experiment, sites: Mapping[str, Site]) -> None:
+    model = finished_model(run, plan, experiment)
+    score = score_as(experiment.evaluation, precision=experiment.training.precision)
+    for name, site in sites.items():
+        rows = scored_rows(plan, site)
+        scores = np.full((len(site), len(experiment.task.classes)), np.nan)
+        if len(rows):
+            scores[rows] = score(model, site_crops(site, experiment.crop)[rows])
+        buffer = io.BytesIO()
+        np.save(buffer, scores, allow_pickle=False)
+        write_atomic(run / "models" / plan.name / "scores" / f"{name}.npy", buffer.getvalue())
 
+
+def finished_model(run: Path, plan: ModelPlan, experiment: Experiment) -> AttentionNet:
+    """The model that `train_model` stored for `plan`."""
+    return _with_weights(experiment, load(run / "models" / plan.name / MODEL))
+
+
+def _with_weights(experiment: Experiment, weights: Weights) -> AttentionNet:
     task = experiment.task
     model = build_model(experiment.model, task=task.name, classes=len(task.classes), seed=0)
     if experiment.training.precision == "float64":
         model.double()
-    set_weights(model, load(folder / MODEL))
-    for name, site in sites.items():
-        rows = scored_rows(plan, site)
-        scores = np.full((len(site), len(task.classes)), np.nan)
-        if len(rows):
-            scores[rows] = score(
-                model,
-                site_crops(site, experiment.crop)[rows],
-                flip=experiment.evaluation.flip,
-                zooms=experiment.evaluation.zooms,
-                precision=experiment.training.precision,
-            )
-        buffer = io.BytesIO()
-        np.save(buffer, scores, allow_pickle=False)
-        write_atomic(folder / "scores" / f"{name}.npy", buffer.getvalue())
+    set_weights(model, weights)
+    return model
 
 
 def read_scores(run: Path, plan: ModelPlan, site: str) -> NDArray[np.float64]:

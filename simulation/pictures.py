@@ -12,27 +12,22 @@ from client.service import site_crops
 from client.site import Site
 from common.config import Experiment
 from common.files import write_atomic, write_json
-from common.model import build_model
-from common.weights import load, set_weights
-from server.run import MODEL
-from simulation.models import read_scores
+from simulation.models import finished_model, read_scores
 from simulation.plan import ModelPlan
 
 _PREFERENCE = {"federated": 0, "pooled": 1, "local": 2}
 
 
 def draw_pictures(run: Path, plans: Sequence[ModelPlan], experiment: Experiment, sites: Mapping[str, Site]) -> None:
-    """Write `pictures/<site>/case-N.png`, its attention map, and `index.json`, for `comparison.pictures` cases a site."""
+    """Write `pictures/<site>/case-N.png`, its attention map, and `index.json`,
+    for `comparison.pictures` cases a site.
+    """
     for name, site in sites.items():
         plan = _model_for(name, plans, seed=experiment.seed)
         rows = chosen_cases(site, count=experiment.comparison.pictures)
         if plan is None or not len(rows):
             continue
-        task = experiment.task
-        model = build_model(experiment.model, task=task.name, classes=len(task.classes), seed=0)
-        if experiment.training.precision == "float64":
-            model.double()
-        set_weights(model, load(run / "models" / plan.name / MODEL))
+        task, model = experiment.task, finished_model(run, plan, experiment)
         scores = read_scores(run, plan, name)[:, task.positive_index]
         folder, index = run / "pictures" / name, []
         pictures = attention_pictures(model, site_crops(site, experiment.crop)[rows])

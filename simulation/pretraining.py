@@ -38,8 +38,8 @@ STEP_COST = 20
 WARMUP = 150
 """Steps until the learning rate is at its peak."""
 HORIZON = 2.5
-"""The half cosine would reach 0 after this many times the steps: weights that are learned to the end know the phantoms too
-well and gain nothing on real images (LOG.md)."""
+"""The half cosine would reach 0 after this many times the steps: weights that are learned to the end know the phantoms
+too well and gain nothing on real images (LOG.md)."""
 MARGINS = (0.0, 0.35)
 """Of the crops around lumps: the weights are to serve whatever margin an experiment chooses."""
 LOOKS = Augmentation(flip=0, rotate=0, scale=0, shift=0, gain=0.3, gamma=0.3, blur=0.5, noise=0.1)

@@ -24,8 +24,8 @@ _SETTLE_SECONDS = 30.0
 def run_ray(folder: Path, sites: list[Path], *, threads: int, insecure_demo: bool = False) -> int:
     """Run the prepared folder with one simulated node for each site folder; 0 when its records say that it ended well.
 
-    Each node gets `threads` CPUs and, where there are GPUs, its share of them. A SuperLink of its own serves the run and
-    ends with it, with everything that Ray left in the temporary folder. BadInput where the simulation engine is not
+    Each node gets `threads` CPUs and, where there are GPUs, its share of them. A SuperLink of its own serves the run
+    and ends with it, with everything that Ray left in the temporary folder. BadInput where the simulation engine is not
     installed; RunFailed as `server.submit.follow` says.
     """
     _check_installed()

@@ -1,6 +1,7 @@
 """Repair without labels at each center that a federated model never saw: the same code of client and server.
 
-Models are those of the first seed. A training site's looks heed its own policy, as in a deployment; the numbers are exact.
+Models are those of the first seed. A training site's looks heed its own policy, as in a deployment; the numbers are
+exact.
 """
 
 from __future__ import annotations
@@ -13,19 +14,16 @@ from pathlib import Path
 
 import numpy as np
 
-from client.evaluation import score
+from client.evaluation import score_as
 from client.looks import lesion_margin, looks_of
 from client.repaired import CenterCases, repairs_of
 from client.service import site_crops
 from client.site import Site
 from common.config import Experiment
-from common.model import AttentionNet, build_model
 from common.orders import Part
 from common.repair_orders import LooksSums, RepairOrder
-from common.weights import load, set_weights
-from server.repairs import Repaired, model_shares, no_looks, repaired_rows
-from server.run import MODEL
-from simulation.models import read_scores
+from server.repairs import Repaired, no_looks, repair_order, repaired_rows
+from simulation.models import finished_model, read_scores
 from simulation.plan import IN_FEDERATION, LEAVE_ONE_OUT, ModelPlan
 
 Looks = Callable[[str, tuple[Part, ...]], LooksSums | None]
@@ -59,12 +57,13 @@ def _of_model(
     if not centers:
         return []
     order, reference = _order(plan, experiment, sites, looks)
-    model, found = _model(run, plan, experiment), []
+    model, found = finished_model(run, plan, experiment), []
+    score = score_as(experiment.evaluation, precision=experiment.training.precision)
     for name in centers:
         site, crops = sites[name], site_crops(sites[name], experiment.crop)[:]
         scores, index = read_scores(run, plan, name), experiment.task.positive_index
         cases = CenterCases(crops, scores, site.labels, site.patients, index)
-        told = repairs_of(cases, model, order, crop=experiment.crop, score=_scored(experiment))
+        told = repairs_of(cases, model, order, crop=experiment.crop, score=score)
         found += repaired_rows(
             told,
             protocol=plan.protocol,
@@ -81,23 +80,8 @@ def _order(
 ) -> tuple[RepairOrder, tuple[str, ...]]:
     """What a server would order of a center, and whose looks are in it."""
     parts: tuple[Part, ...] = ("train",) if plan.protocol == IN_FEDERATION else ("train", "test")
-    why = no_looks(experiment)
-    known = {} if why else {name: found for name in sorted(plan.trained_on) if (found := looks(name, parts))}
-    total = functools.reduce(LooksSums.__add__, known.values()) if known else None
+    asked = sorted(plan.trained_on) if no_looks(experiment) is None else ()
+    known = {name: found for name in asked if (found := looks(name, parts))}
     labels = np.concatenate([sites[name].labels[sites[name].rows("val")] for name in plan.trained_on])
     val = np.bincount(labels, minlength=len(experiment.task.classes)) / max(len(labels), 1)
-    return RepairOrder(looks=total, looks_why=why, shares=model_shares(experiment, val.tolist())), tuple(known)
-
-
-def _model(run: Path, plan: ModelPlan, experiment: Experiment) -> AttentionNet:
-    task = experiment.task
-    model = build_model(experiment.model, task=task.name, classes=len(task.classes), seed=0)
-    if experiment.training.precision == "float64":
-        model.double()
-    set_weights(model, load(run / "models" / plan.name / MODEL))
-    return model
-
-
-def _scored(experiment: Experiment) -> Callable[[AttentionNet, np.ndarray], np.ndarray]:
-    how = experiment.evaluation
-    return functools.partial(score, flip=how.flip, zooms=how.zooms, precision=experiment.training.precision)
+    return repair_order(experiment, known.values(), val=val.tolist()), tuple(known)

@@ -26,7 +26,8 @@ def run(
     resume: bool = False,
     insecure_demo: bool = False,
 ) -> Path:
-    """Train, evaluate and report; returns the report's path. Without privacy the engines give the same weights, bit for bit.
+    """Train, evaluate and report; returns the report's path. Without privacy the engines give the same weights, bit for
+    bit.
 
     What a private run costs is charged to the sites' own ledgers. `insecure_demo` seeds its draws, so that it repeats.
 

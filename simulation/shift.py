@@ -20,14 +20,12 @@ from client.service import site_crops
 from client.shift import TOO_FEW, Patients, patients_of, shift_moments, shift_sums
 from client.site import Site
 from common.config import Experiment
-from common.model import build_model
 from common.randomness import derive
-from common.weights import load, set_weights
 from server.repairs import Repaired
 from server.results import Row
-from server.run import MODEL
 from server.shift import make_reference
 from server.shift_card import Performance, ShiftCard, make_cards
+from simulation.models import finished_model
 from simulation.plan import IN_FEDERATION, LEAVE_ONE_OUT, ModelPlan
 
 
@@ -92,17 +90,13 @@ def _patients(run: Path, plan: ModelPlan, experiment: Experiment, site: Site) ->
     parts = ("val", "test") if site.role == "train" else ("train", "val", "test")
     rows = site.rows(*parts)
     crops = site_crops(site, experiment.crop)[rows]
-    task = experiment.task
-    model = build_model(experiment.model, task=task.name, classes=len(task.classes), seed=0)
-    if experiment.training.precision == "float64":
-        model.double()
-    set_weights(model, load(run / "models" / plan.name / MODEL))
+    model = finished_model(run, plan, experiment)
     return patients_of(
         describe(crops, margin=lesion_margin(experiment.crop)),
         pooled_features(model, crops, precision=experiment.training.precision, seed=experiment.seed),
         labels=site.labels[rows],
         patients=site.patients[rows],
-        positive=task.positive_index,
+        positive=experiment.task.positive_index,
     )
 
 

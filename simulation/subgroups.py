@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["Subgroup", "groups", "subgroup_rows"]
+__all__ = ["groups", "subgroup_rows"]
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from client.measures import measure_cases
 from client.site import SPACING, Site, is_number
+from server.results import Subgroup
 
 if TYPE_CHECKING:
     from simulation.evidence import Cases, Judge
@@ -22,27 +22,6 @@ _MOST = 8
 """More different words than this are no groups."""
 OTHER = "other"
 UNKNOWN = "unknown"
-
-
-@dataclass(frozen=True)
-class Subgroup:
-    """One model on one group of a center's tested cases. A number that does not exist is None, and `why` says why."""
-
-    arm: str
-    protocol: str
-    seed: int
-    site: str
-    covariate: str
-    level: str
-    n_images: int
-    n_patients: int
-    n_positive: int
-    auc: float | None
-    auc_low: float | None
-    auc_high: float | None
-    sensitivity: float | None
-    specificity: float | None
-    why: str | None
 
 
 def subgroup_rows(cases: Cases, judge: Judge, site: str, threshold: float | None) -> list[Subgroup]:

@@ -46,7 +46,10 @@ def _this_checkout() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Compared:
-    """A finished comparison: its configuration file, its sites' folders, its run folder, its results. Only to be read."""
+    """A finished comparison: its configuration file, its sites' folders, its run folder, its results.
+
+    Only to be read.
+    """
 
     config: Path
     sites: list[Path]

@@ -42,7 +42,9 @@ class Federation:
 
 
 def scored(rng: np.random.Generator, kind: str, *, sites: int = 5, patients: int = 659) -> Federation:
-    """Sites of unequal size and prevalence, 1 to 6 images a patient, 3 on average, one label in twenty unlike its patient's."""
+    """Sites of unequal size and prevalence, 1 to 6 images a patient, 3 on average,
+    one label in twenty unlike its patient's.
+    """
     share = rng.dirichlet(np.full(sites, 6.0))
     separation, prevalence = rng.uniform(0.8, 3.0), rng.uniform(0.25, 0.6)
     test, val = [], []

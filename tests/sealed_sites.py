@@ -23,9 +23,11 @@ _T = TypeVar("_T")
 
 @dataclass
 class Sites:
-    """An `Exchange` over state folders below `base`. `lost[step]` says which sites do not answer (the step is done, late).
+    """An `Exchange` over state folders below `base`. `lost[step]` says which sites do not answer (the step is done,
+    late).
 
-    Everything that the server ever receives, answers that came too late included, is in `seen_seals` and `seen_openings`.
+    Everything that the server ever receives, answers that came too late included, is in `seen_seals` and
+    `seen_openings`.
     """
 
     base: Path
@@ -80,7 +82,8 @@ class Sites:
 
 
 def honest_view(sites: Sites, terms: Terms, site: str, *, known: Mapping[str, Words]) -> Words:
-    """What the server sees of one site once the total is open: its words without its own mask, and without `known` masks.
+    """What the server sees of one site once the total is open: its words without its own mask, and without `known`
+    masks.
 
     `known` are pair masks that other sites told it, by site.
     """

@@ -52,7 +52,9 @@ def false_alarms(runs: int, *, patients: int = 100, each: int = 500) -> float:
 
 
 def planted(what: str, runs: int, *, patients: int = 300, each: int = 500) -> tuple[float, float, float]:
-    """Shares of runs in which the shifted center is found, its cause is named rightly and alone, and another is accused."""
+    """Shares of runs in which the shifted center is found, its cause is named rightly and alone,
+    and another is accused.
+    """
     machine, prevalence, bright, cause = PLANTED[what]
     found = right = accused = 0
     for run in range(runs):

@@ -1,8 +1,8 @@
 """Small speckle pictures by the thousand, and patients drawn from banks of them: for tests of domain shift.
 
 A picture is log-compressed Rayleigh speckle (a complex Gaussian field through a Gaussian point spread) of tissue with a
-darker lesion in its middle; malignant ones are darker and less regular. A lesion of subtype 1 has a bright core: more of
-them is another case mix, which changes nothing beside the lesion. None of it uses the code under test.
+darker lesion in its middle; malignant ones are darker and less regular. A lesion of subtype 1 has a bright core: more
+of them is another case mix, which changes nothing beside the lesion. None of it uses the code under test.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ SIZE, MARGIN = 32, 0.25
 
 @dataclass(frozen=True)
 class Machine:
-    """How a picture is taken: gain in dB on a display of 60 dB, exponent of the gray curve, factor of speckle length."""
+    """How a picture is taken: gain in dB on a display of 60 dB, exponent of the gray curve,
+    factor of speckle length.
+    """
 
     gain: float = 0.0
     gamma: float = 1.0
@@ -82,7 +84,8 @@ def _lesion(rng: np.random.Generator, malignant: np.ndarray, subtype: np.ndarray
 
 
 def features(crops: np.ndarray) -> np.ndarray:
-    """What stands in for a model's pooled features: 32 random 5 × 5 filters, rectified, pooled over the middle and over all.
+    """What stands in for a model's pooled features: 32 random 5 × 5 filters, rectified, pooled over the middle and over
+    all.
 
     (N, S, S) to (N, 64).
     """

@@ -1,8 +1,8 @@
 """Calipers burned into a gray image: small bright crosses, upright or diagonal, and rows of dots.
 
-A cross is a point whose arms are all brighter than everything in the four gaps between them; speckle makes bright blobs,
-hardly such crosses. A row of dots is six or more isolated bright points at even steps. Both are suspicions: letters that
-are burned in (X, +) look alike, and calipers that are no brighter than the tissue are not seen.
+A cross is a point whose arms are all brighter than everything in the four gaps between them; speckle makes bright
+blobs, hardly such crosses. A row of dots is six or more isolated bright points at even steps. Both are suspicions:
+letters that are burned in (X, +) look alike, and calipers that are no brighter than the tissue are not seen.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Pictures that are there twice: byte for byte, pixel for pixel, or nearly; within a patient, between patients, across splits.
+"""Pictures that are there twice: byte for byte, pixel for pixel, or nearly; within a patient, between patients, across
+splits.
 
 Across splits is the serious one: a model is tested on what it was trained on.
 """

@@ -24,7 +24,9 @@ _TABLE = (
     (1000, (3.7, 1.6, 0.91)),
     (3000, (2.6, 1.2, 0.74)),
 )
-"""σ that gives ε = 1, 3, 8 for a patient, 64 patients a step, 20 passes, Poisson sampling; computed with dp-accounting."""
+"""σ that gives ε = 1, 3, 8 for a patient, 64 patients a step, 20 passes, Poisson sampling;
+computed with dp-accounting.
+"""
 
 _TOO_MUCH = 2.0
 """σ above which a step's noise outweighs the largest share of two patients; own rule of thumb, no theorem."""

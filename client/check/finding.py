@@ -1,6 +1,7 @@
 """What a check may find: a fixed vocabulary, so that a topic, its level and its way out may leave the site.
 
-Titles and remedies hold no number, no name and no row; what does stands in a finding's `detail` and `groups`, and stays.
+Titles and remedies hold no number, no name and no row; what does stands in a finding's `detail` and `groups`, and
+stays.
 """
 
 from __future__ import annotations

@@ -31,8 +31,8 @@ _BLANK = ("constant", "nearly-empty")
 class Examined:
     """What one look at a case gave; None where the image could not be read.
 
-    `size` is (width, height), `pixels` a SHA-256 over size and gray values, `mean` and `deviation` in gray levels, `topics`
-    what is wrong.
+    `size` is (width, height), `pixels` a SHA-256 over size and gray values, `mean` and `deviation` in gray levels,
+    `topics` what is wrong.
     """
 
     size: tuple[int, int] | None = None

@@ -1,8 +1,8 @@
 """Whether two images show the same picture: a 64-bit perceptual hash finds candidates, a closer look confirms them.
 
-The hash is the sign of the 64 lowest frequencies of a 32×32 miniature against their median (Zauner 2010, "pHash"). Frames of
-one probe share their layout, bright near the skin and dark below, so hashes alone accuse strangers: a candidate counts only
-if the miniatures, freed of their mean row and column, correlate.
+The hash is the sign of the 64 lowest frequencies of a 32×32 miniature against their median (Zauner 2010, "pHash").
+Frames of one probe share their layout, bright near the skin and dark below, so hashes alone accuse strangers: a
+candidate counts only if the miniatures, freed of their mean row and column, correlate.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ Pairs = npt.NDArray[np.int64]
 RADIUS = 11
 """Most differing bits of a candidate pair."""
 ALIKE = 0.85
-"""Least correlation of a pair that counts. On BUS-BRA and LymphUs phantoms copies that were re-encoded, brightened, shrunk
-or moved by a pixel correlate at .955 or more; images of different patients at .66 or less, of one patient .74 (LOG.md)."""
+"""Least correlation of a pair that counts. On BUS-BRA and LymphUs phantoms copies that were re-encoded, brightened,
+shrunk or moved by a pixel correlate at .955 or more; images of different patients at .66 or less, of one patient .74
+(LOG.md)."""
 
 _SIDE, _BITS, _BANDS = 32, 64, 4
 _WIDTH = _BITS // _BANDS
@@ -64,9 +65,9 @@ def _detail(miniature: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
 def close_pairs(hashes: Hashes, *, radius: int = RADIUS) -> Iterator[Pairs]:
     """Every pair i < j whose hashes (N,) differ in at most `radius` bits, once, as arrays (n, 2).
 
-    Cut into four bands of 16 bits, such a pair differs in at most `radius` // 4 bits of some band: so each band is looked
-    up among the others' under every change of so few bits, instead of comparing all with all. Pairs come in blocks, so
-    that memory stays bounded where many hashes are equal.
+    Cut into four bands of 16 bits, such a pair differs in at most `radius` // 4 bits of some band: so each band is
+    looked up among the others' under every change of so few bits, instead of comparing all with all. Pairs come in
+    blocks, so that memory stays bounded where many hashes are equal.
     """
     codes = [
         ((hashes >> np.uint64(_WIDTH * band)) & np.uint64((1 << _WIDTH) - 1)).astype(np.int64) for band in range(4)

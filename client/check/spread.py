@@ -1,4 +1,6 @@
-"""How frames spread in size and brightness, by class, split and device; who stands apart; what alone tells the class."""
+"""How frames spread in size and brightness, by class, split and device; who stands apart;
+what alone tells the class.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ MEASURES: Mapping[str, Callable[[Examined], float | None]] = {
 _FAR = 5.0
 """Robust standard deviations from the median at which an image stands apart."""
 _FLOOR = 0.05
-"""Least robust standard deviation, as a share of the median: equal frames make no outlier of one that is a pixel off."""
+"""Least robust standard deviation, as a share of the median:
+equal frames make no outlier of one that is a pixel off.
+"""
 _FEW = 10
 _TELLS = 0.8
 """AUC from which on (or 1 − it) a measure tells the class."""

@@ -1,7 +1,8 @@
 """The summary that may leave the site: what was found, counts with small ones hidden, and the spread of groups.
 
-It holds no pseudonym, file name, row number or device name, and no count that a reader could turn into a number about fewer
-patients than the policy's smallest group. It is counts all the same, not differential privacy: who sends it decides.
+It holds no pseudonym, file name, row number or device name, and no count that a reader could turn into a number about
+fewer patients than the policy's smallest group. It is counts all the same, not differential privacy: who sends it
+decides.
 """
 
 from __future__ import annotations

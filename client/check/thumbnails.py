@@ -34,7 +34,9 @@ class Thumbnail:
 
 
 def thumbnail(cases: Cases, examined: Examined, case: int, *, marks: Marks = "none") -> Thumbnail | None:
-    """A case of at most 200 pixels a side, with its box or its suspected calipers drawn in; None where it is unreadable."""
+    """A case of at most 200 pixels a side, with its box or its suspected calipers drawn in;
+    None where it is unreadable.
+    """
     row = cases.rows[case]
     if examined.size is None:
         return None

@@ -1,7 +1,8 @@
 """A zip or a folder, read the same way: members by number, one at a time, nothing unpacked to disk.
 
-An encrypted zip (ZipCrypto or AES) is read through pyzipper, with the password on the first line of a file. Names inside an archive are hostile until shown otherwise: absolute names, `..`, links, clashes of case and members that
-are too large end the import. Errors name the archive's label and the member's number, never its name, and no password.
+An encrypted zip (ZipCrypto or AES) is read through pyzipper, with the password on the first line of a file. Names
+inside an archive are hostile until shown otherwise: absolute names, `..`, links, clashes of case and members that are
+too large end the import. Errors name the archive's label and the member's number, never its name, and no password.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Artificial sites: one center's patients dealt out for an experiment. They are no centers, and every report says so.
 
 `patient`: at random, alike on each official side. `spacing`: by the spacing of pixels, from the finest quantile to the
-coarsest. `dirichlet`: each class is shared out in proportions from a Dirichlet distribution of concentration .5, so that
-labels are skewed (Hsu et al. 2019). A patient is always whole.
+coarsest. `dirichlet`: each class is shared out in proportions from a Dirichlet distribution of concentration .5, so
+that labels are skewed (Hsu et al. 2019). A patient is always whole.
 """
 
 from __future__ import annotations

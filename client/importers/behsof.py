@@ -1,8 +1,9 @@
 """BEHSOF: fatty liver, two sites, several images a patient (doi 10.1007/s00261-025-05309-9).
 
-`image_Data/<PatientID>/Image*.jpg`, at TAL in a further folder for each acquisition, and one table (CSV or Excel) with a
-row for each patient. **The labels are in the id**: site, two digits of row, expert steatosis, CAP steatosis, fibrosis.
-The table is the authority; where an id says otherwise, that is counted, said and written to private/remarks.csv.
+`image_Data/<PatientID>/Image*.jpg`, at TAL in a further folder for each acquisition, and one table (CSV or Excel) with
+a row for each patient. **The labels are in the id**: site, two digits of row, expert steatosis, CAP steatosis,
+fibrosis. The table is the authority; where an id says otherwise, that is counted, said and written to
+private/remarks.csv.
 
 `behsof_tasks.py` lists the tasks. There are neither masks nor boxes: train with `crop.region = "frame"`.
 """
@@ -116,7 +117,9 @@ def _folder_id(member: Member, *, rooted: bool) -> str | None:
 def _with_images(
     patients: Sequence[Patient], folders: Mapping[str, list[Member]]
 ) -> tuple[list[Patient], list[Skipped]]:
-    """Give patients their folder: of their id, else the only one of their site and row; and files that nobody claims."""
+    """Give patients their folder: of their id, else the only one of their site and row;
+    and files that nobody claims.
+    """
     ids = {patient.id for patient in patients}
     rows = Counter(patient.id[:5] for patient in patients)
     spare: dict[str, list[str]] = {}

@@ -2,9 +2,9 @@
 
 The tasks, by `--task`. Grades are classes of their own; the binary ones ask for a grade or more:
 
-    steatosis       s0 s1 s2 s3     by the expert        steatosis-s1      s0 | s1-s3       steatosis-s2      s0-s1 | s2-s3
-    steatosis-cap   s0 s1 s2 s3     by CAP               steatosis-cap-s1  s0 | s1-s3       steatosis-cap-s2  s0-s1 | s2-s3
-    fibrosis        f0 f1 f2 f3 f4  by elastography      fibrosis-f1       f0 | f1-f4       fibrosis-f2       f0-f1 | f2-f4
+    steatosis       s0 s1 s2 s3     by the expert    steatosis-s1      s0 | s1-s3       steatosis-s2      s0-s1 | s2-s3
+    steatosis-cap   s0 s1 s2 s3     by CAP           steatosis-cap-s1  s0 | s1-s3       steatosis-cap-s2  s0-s1 | s2-s3
+    fibrosis        f0 f1 f2 f3 f4  by elastography  fibrosis-f1       f0 | f1-f4       fibrosis-f2       f0-f1 | f2-f4
 
 `positive` is the higher side; of grades it is the highest that the data set is known to hold (s3 and f2).
 """
@@ -22,7 +22,9 @@ DEFAULT_TASK = "steatosis-s2"
 
 
 class Measure(NamedTuple):
-    """Something that was graded: its name in messages, its header, the place of its digit in the id, its grades' letter and top."""
+    """Something that was graded: its name in messages, its header, the place of its digit in the id,
+    its grades' letter and top.
+    """
 
     said: str
     header: str

@@ -30,9 +30,9 @@ class File(Protocol):
 class Case:
     """One image, as its source names it. `patient` is the original id: only the site's private/ may hold it.
 
-    `split` is the official side, or `splits.DEVELOPMENT`, None where there is none. `where` names the case in errors, by
-    number. A covariate that is absent is left out. `window` is the lowest and the highest Hounsfield unit to be shown,
-    of a 16-bit CT slice; None where the image is gray already.
+    `split` is the official side, or `splits.DEVELOPMENT`, None where there is none. `where` names the case in errors,
+    by number. A covariate that is absent is left out. `window` is the lowest and the highest Hounsfield unit to be
+    shown, of a 16-bit CT slice; None where the image is gray already.
     """
 
     image: File
@@ -69,8 +69,8 @@ class Collection:
 
     `namespace` keeps apart patients of different data sets that bear the same id. `image_formats` and `mask_formats`
     are PIL's names of what the files may be. `artificial`: cut from one center for an experiment. `purpose` is what a
-    held-out site is for, where it has a name. `notes` are sentences that whoever imports must read; `remarks` say by row
-    what else was noticed, and go to private/remarks.csv.
+    held-out site is for, where it has a name. `notes` are sentences that whoever imports must read; `remarks` say by
+    row what else was noticed, and go to private/remarks.csv.
     """
 
     site: str

@@ -26,8 +26,8 @@ _FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
 _SIDES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 _MAX_CLASSES = 100
 _NO_PATTERN = (
-    "no --pattern: each image counts as a patient of its own, so splits and intervals are per image, and too good where a "
-    "patient has several images"
+    "no --pattern: each image counts as a patient of its own, so splits and intervals are per image, and too good "
+    "where a patient has several images"
 )
 
 
@@ -110,8 +110,8 @@ def _has_split(images: Sequence[Member], label: str) -> bool:
     others = [member for member in images if member.path.parts[0].lower() not in _SIDES]
     if others and len(others) < len(images):
         raise BadInput(
-            f"{label}: folders train, val or test stand beside class folders ({others[0].where}); put every class folder "
-            "inside one of them, or none"
+            f"{label}: folders train, val or test stand beside class folders ({others[0].where}); put every class "
+            "folder inside one of them, or none"
         )
     return not others
 

@@ -41,7 +41,9 @@ class Covariates:
 
 
 def free_names(headers: Iterable[str], *, corrections: Mapping[str, str]) -> dict[str, str]:
-    """Headers and their tidy names, none of them a column of cases.csv or the name of another; `corrections` mend some."""
+    """Headers and their tidy names, none of them a column of cases.csv or the name of another;
+    `corrections` mend some.
+    """
     names: dict[str, str] = {}
     taken = set(COLUMNS)
     for header in headers:
@@ -66,8 +68,8 @@ def covariates_of(
 ) -> Covariates:
     """Type the columns that `names` lists (header to name).
 
-    A column in `numbers` (by name) is of numbers, and what is none stays empty, with a remark; one in `categories` is of
-    categories. Another is yes-no where its values are one of the usual pairs, of numbers where all are, else of
+    A column in `numbers` (by name) is of numbers, and what is none stays empty, with a remark; one in `categories` is
+    of categories. Another is yes-no where its values are one of the usual pairs, of numbers where all are, else of
     categories; and it is left out, with a remark, where it may say who a patient is: by its name, by dates, paths or
     long numbers, by many different texts, or by a value that holds `never`. A column without any value is dropped.
     """

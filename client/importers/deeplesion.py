@@ -1,16 +1,16 @@
 """DeepLesion: lesions in CT, eight types, one center (J. Med. Imaging 5(3):036501, 2018).
 
-`DL_info.csv` lies beside `Images_png/<patient>_<study>_<series>/<slice>.png`; the row `000001_01_01_109.png` is about the
-slice `000001_01_01/109.png`. Slices are 16-bit gray, HU = value − 32768.
+`DL_info.csv` lies beside `Images_png/<patient>_<study>_<series>/<slice>.png`; the row `000001_01_01_109.png` is about
+the slice `000001_01_01/109.png`. Slices are 16-bit gray, HU = value − 32768.
 
-A case is a row, so a slice with two lesions is two cases and is stored twice, each time as 8-bit gray through the row's own
-`DICOM_windows` (low and high end in HU; linear between). `Bounding_boxes` (left, top, right, bottom; the data set has
-widened them by 5 pixels) are rounded outwards to whole pixels and cut at the edge of the slice. `Spacing_mm_px_` gives
-`spacing_mm`, so that a crop's margin may be in millimetres.
+A case is a row, so a slice with two lesions is two cases and is stored twice, each time as 8-bit gray through the row's
+own `DICOM_windows` (low and high end in HU; linear between). `Bounding_boxes` (left, top, right, bottom; the data set
+has widened them by 5 pixels) are rounded outwards to whole pixels and cut at the edge of the slice. `Spacing_mm_px_`
+gives `spacing_mm`, so that a crop's margin may be in millimetres.
 
 The official split is by patient, and every one of its train rows is unlabelled (type −1). Rows without a label are left
-out, so the official test patients stay test, and where no labelled train case is left the official val patients are drawn
-to train and val.
+out, so the official test patients stay test, and where no labelled train case is left the official val patients are
+drawn to train and val.
 """
 
 from __future__ import annotations

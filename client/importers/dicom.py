@@ -1,9 +1,9 @@
 """Ultrasound DICOM as a hospital exports it: class folders, or a labels.csv, as a folder or a zip.
 
 `SOURCE/<class>/…/<file>` or `SOURCE/(train|val|test)/<class>/…/<file>`; or `SOURCE/labels.csv` with the column `label`,
-one of `sop_instance_uid`, `file` (the path beside labels.csv) and `patient_id`, and `split` where there is one. Files are
-known by their content, whatever they are called. Of a file with several frames at most 5 are taken, evenly spaced, the
-middle one among them: neighbours in a loop show the same, and a long loop must not outweigh the other patients.
+one of `sop_instance_uid`, `file` (the path beside labels.csv) and `patient_id`, and `split` where there is one. Files
+are known by their content, whatever they are called. Of a file with several frames at most 5 are taken, evenly spaced,
+the middle one among them: neighbours in a loop show the same, and a long loop must not outweigh the other patients.
 """
 
 from __future__ import annotations

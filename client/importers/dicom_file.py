@@ -76,8 +76,9 @@ class LeftOut(Exception):
 class Found:
     """What the header of a usable file says.
 
-    `patient` is the original id and `name` the patient's name: both are only compared, and only the id reaches private/.
-    `uid` names the picture, empty where it does not say. `region` is what is kept of each frame, None for all of it.
+    `patient` is the original id and `name` the patient's name: both are only compared, and only the id reaches
+    private/. `uid` names the picture, empty where it does not say. `region` is what is kept of each frame, None for all
+    of it.
     """
 
     patient: str

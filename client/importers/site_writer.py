@@ -191,7 +191,9 @@ def _row(case: Case, stored: Stored, patient: str, side: str, collection: Collec
 
 
 def _write_private(collection: Collection, folder: Path, stored: Sequence[Stored], names: Mapping[str, str]) -> None:
-    """names.csv: what each file and patient was called; skipped.csv: what was left out, and why; remarks.csv: the rest."""
+    """names.csv: what each file and patient was called; skipped.csv: what was left out, and why;
+    remarks.csv: the rest.
+    """
     folder.mkdir(mode=0o700)
     links = (
         [kept.image, names[case.patient], case.patient, case.where, str(case.image.path), _path(case.mask)]

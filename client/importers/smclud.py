@@ -58,8 +58,8 @@ class _Image(NamedTuple):
 class _Tree:
     """The images of one of the three folders, and which of them is the same as an image of another folder.
 
-    A name that a class has twice in the folder says nothing. Content is read where lengths agree, and once: `hashes` are
-    the SHA-256 of what was read of the archive, by member number.
+    A name that a class has twice in the folder says nothing. Content is read where lengths agree, and once: `hashes`
+    are the SHA-256 of what was read of the archive, by member number.
     """
 
     images: Sequence[_Image]
@@ -178,7 +178,9 @@ def _image(member: Member, tree: str, folders: Sequence[str]) -> _Image | str:
 
 
 def _pool(originals: Iterable[_Image], split: _Tree) -> list[_Image]:
-    """The images of original_data, on their side where split_for_train has them, and what is in split_for_train alone."""
+    """The images of original_data, on their side where split_for_train has them,
+    and what is in split_for_train alone.
+    """
     pool, seen = [], set()
     for image in originals:
         twin = split.twin(image)

@@ -60,7 +60,9 @@ _Key = tuple[str, ...]
 
 @dataclass(frozen=True, eq=False)
 class _Table:
-    """The patient table: rows by the end of the file's path and by patient; `used` are the rows that some image is of."""
+    """The patient table: rows by the end of the file's path and by patient;
+    `used` are the rows that some image is of.
+    """
 
     rows: list[Row]
     patients: list[str]

@@ -62,8 +62,8 @@ def completed_split(cases: Sequence[Case]) -> tuple[list[Case], list[str]]:
         return list(cases), []
     there, lacking = ("train", "val") if "train" in sides else ("val", "train")
     note = (
-        f"the official split gives no {lacking} case: its {there} patients are drawn to train (75 %) and val (25 %) by the "
-        "split seed; its test patients stay test"
+        f"the official split gives no {lacking} case: its {there} patients are drawn to train (75 %) and val (25 %) by "
+        "the split seed; its test patients stay test"
     )
     return [replace(case, split=DEVELOPMENT) if case.split == there else case for case in cases], [note]
 
@@ -100,7 +100,9 @@ def draw_sides(
 
 
 def _allocate(share: npt.NDArray[np.float64], lacking: npt.NDArray[np.float64]) -> list[int]:
-    """How many patients go to each side: its `share` of them rounded down or up; up where share and lack add to most."""
+    """How many patients go to each side: its `share` of them rounded down or up;
+    up where share and lack add to most.
+    """
     n = round(float(share.sum()))
     down = np.floor(share + 1e-9).astype(np.int64)
     want = np.where(share - down > 1e-9, share - down + lacking, -np.inf)

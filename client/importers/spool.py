@@ -14,7 +14,10 @@ from common.errors import RunFailed
 
 
 class Spool:
-    """Rows that were left out, in the order they came. It lies in a file without a name, which goes with the process."""
+    """Rows that were left out, in the order they came.
+
+    It lies in a file without a name, which goes with the process.
+    """
 
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile("w+", encoding="utf-8", newline="")  # noqa: SIM115 — closed by __exit__

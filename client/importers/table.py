@@ -180,7 +180,9 @@ def typed_columns(
 
 
 def boolean_spelling(values: Collection[str]) -> dict[str, str] | None:
-    """How `values` (in lower case) spell no and yes; None where they are not unambiguously boolean, or there are none."""
+    """How `values` (in lower case) spell no and yes; None where they are not unambiguously boolean,
+    or there are none.
+    """
     for no, yes in _BOOLEANS:
         if values and set(values) <= {no, yes}:
             return {no: "no", yes: "yes"}

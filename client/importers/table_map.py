@@ -31,8 +31,8 @@ _FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
 _MAX_CLASSES = 100
 _MAX_SITES = 1000
 _NO_PATIENT = (
-    "no patient column in the map: each image counts as a patient of its own, so splits and intervals are per image, and "
-    "too good where a patient has several images"
+    "no patient column in the map: each image counts as a patient of its own, so splits and intervals are per image, "
+    "and too good where a patient has several images"
 )
 
 
@@ -185,6 +185,6 @@ def _check_patients(by_site: dict[str, list[Case]]) -> None:
             home, first = homes.setdefault(case.patient, (site, case.where))
             if home != site:
                 raise BadInput(
-                    f"{case.where}: a patient at two sites ({home} in {first}, {site} here); keep one of them, or, where "
-                    "each site counts its patients anew, put the site's name before the number"
+                    f"{case.where}: a patient at two sites ({home} in {first}, {site} here); keep one of them, or, "
+                    "where each site counts its patients anew, put the site's name before the number"
                 )

@@ -23,7 +23,9 @@ _SAID = (0.1, 0.2, 0.3, 0.5)
 
 @dataclass(frozen=True)
 class DecisionLine:
-    """An arm's curve, (threshold probability, net benefit), and its band, (threshold probability, lower, upper); [] without."""
+    """An arm's curve, (threshold probability, net benefit), and its band, (threshold probability, lower,
+    upper); [] without.
+    """
 
     points: Points
     band: Sequence[tuple[float, float, float]] = ()

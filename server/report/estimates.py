@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from server.centers import Meta
 from server.report.numbers import interval, mean
-from server.report.reading import ALL, LEAVE_ONE_OUT, Contrast, Row, Run
+from server.report.reading import ALL, LEAVE_ONE_OUT, Row, Run
+from server.statistics import Contrast
 
 WHY = {
     "suppressed": "suppressed: fewer patients than the center's policy lets out",

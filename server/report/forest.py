@@ -20,7 +20,9 @@ _HEAD, _ROW, _GAP = 20.0, 19.0, 8.0
 
 
 def forest(run: Run, protocol: str) -> Markup:
-    """One panel: centers from worst to best, the whole, then the meta-analysis; a light dot is one seed or local model."""
+    """One panel: centers from worst to best, the whole, then the meta-analysis;
+    a light dot is one seed or local model.
+    """
     lead = lead_arm(run) or "federated"
     sites = [*worst_first(run, lead, protocol), ALL]
     blocks = [

@@ -142,9 +142,9 @@ GLOSSARY = {
     ),
     "benefit": Term(
         "Net benefit",
-        "TP/N − FP/N × t/(1 − t) at the threshold probability t, mean over seeds: true positives, less false ones at the "
-        "price that t puts on them. A model is of use where its line is above both calling every case positive and "
-        "calling none (0). Counts images. Vickers and Elkin 2006.",
+        "TP/N − FP/N × t/(1 − t) at the threshold probability t, mean over seeds: true positives, less false ones at "
+        "the price that t puts on them. A model is of use where its line is above both calling every case positive "
+        "and calling none (0). Counts images. Vickers and Elkin 2006.",
     ),
     "benefit_band": Term(
         "Interval of net benefit",
@@ -167,7 +167,8 @@ GLOSSARY = {
     "prediction": Term(
         "95 % prediction interval",
         "Where the true value of a further center, like these, would lie. From the mean, its error and τ, with k − 2 "
-        "degrees of freedom for k centers: none with two centers, and hardly informative below five. Higgins et al. 2009.",
+        "degrees of freedom for k centers: none with two centers, and hardly informative below five. Higgins et al. "
+        "2009.",
     ),
     "tau": Term(
         "τ",
@@ -186,19 +187,21 @@ GLOSSARY = {
     ),
     "oe": Term(
         "O/E",
-        "Observed positives over expected ones (the sum of probabilities). 1 is right on average; above 1 probabilities "
-        "are too low, below 1 too high.",
+        "Observed positives over expected ones (the sum of probabilities). 1 is right on average; above 1 "
+        "probabilities are too low, below 1 too high.",
     ),
     "from_sums": Term(
         "AUC from sums",
         "Of all sites' test cases in one ranking, from score histograms and sums over patients that the sites send; no "
-        "prediction leaves a site. Interval after Obuchowski 1997, by patient. In a simulation the exact AUC stands beside.",
+        "prediction leaves a site. Interval after Obuchowski 1997, by patient. In a simulation the exact AUC stands "
+        "beside.",
     ),
     "bound": Term(
         "Largest error",
-        "The AUC from sums is within this of the exact one: half the share of pairs of a positive and another case that "
-        "fall into one bin, or into cells that overlap. The true error is usually far smaller. Where it is larger than half "
-        "the interval, because centers are small for the cells that their policies allow, no interval is shown.",
+        "The AUC from sums is within this of the exact one: half the share of pairs of a positive and another case "
+        "that fall into one bin, or into cells that overlap. The true error is usually far smaller. Where it is larger "
+        "than half the interval, because centers are small for the cells that their policies allow, no interval is "
+        "shown.",
     ),
     "mean_of_sites": Term(
         "Mean of the sites' AUCs",
@@ -207,8 +210,8 @@ GLOSSARY = {
     ),
     "paired_sums": Term(
         "From sums",
-        "The clustered paired test of the two models (DeLong et al. 1988; Obuchowski 1997) from sums over patients, for "
-        "the mean over seeds as they are; the columns before draw patients and seeds anew.",
+        "The clustered paired test of the two models (DeLong et al. 1988; Obuchowski 1997) from sums over patients, "
+        "for the mean over seeds as they are; the columns before draw patients and seeds anew.",
     ),
     "acquisition": Term(
         "Acquisition",
@@ -226,29 +229,29 @@ GLOSSARY = {
     ),
     "discrepancy": Term(
         "Feature discrepancy",
-        "Squared maximum mean discrepancy of the features by random Fourier features: 0 is alike; p of case mix tests it. "
-        "Gretton et al. 2012.",
+        "Squared maximum mean discrepancy of the features by random Fourier features: 0 is alike; p of case mix tests "
+        "it. Gretton et al. 2012.",
     ),
     "two_sample": Term(
         "Classifier between centers",
-        "A linear classifier of the features learns from half of the patients to tell this center's from the others' and "
-        "is tested on the other half. AUC .5: it cannot. p alone, not adjusted. Lopez-Paz and Oquab 2017.",
+        "A linear classifier of the features learns from half of the patients to tell this center's from the others' "
+        "and is tested on the other half. AUC .5: it cannot. p alone, not adjusted. Lopez-Paz and Oquab 2017.",
     ),
     "frechet": Term(
         "Fréchet distance",
-        "Between normal laws of the features here and elsewhere. It is never 0, so it stands beside the value that 95 % of "
-        "draws without shift stay below. p alone, not adjusted.",
+        "Between normal laws of the features here and elsewhere. It is never 0, so it stands beside the value that 95 "
+        "% of draws without shift stay below. p alone, not adjusted.",
     ),
     "verdict": Term(
         "Verdict",
-        "What differs at 5 %, one error rate for all centers and causes: of panels without any shift, one in twenty names "
-        "one. The center that differs most is taken out before the others are judged.",
+        "What differs at 5 %, one error rate for all centers and causes: of panels without any shift, one in twenty "
+        "names one. The center that differs most is taken out before the others are judged.",
     ),
     "repair": Term(
         "Repair without labels",
-        "What a center that did not train could change by itself before the model is used there, without a single label; "
-        "labels were used only to judge it. One model (the first seed). It stands beside the unrepaired result, is in no "
-        "other table, and choosing the best of them by these numbers would be choosing on the test.",
+        "What a center that did not train could change by itself before the model is used there, without a single "
+        "label; labels were used only to judge it. One model (the first seed). It stands beside the unrepaired result, "
+        "is in no other table, and choosing the best of them by these numbers would be choosing on the test.",
     ),
     "unrepaired": Term(
         "Unrepaired",
@@ -266,8 +269,8 @@ GLOSSARY = {
     ),
     "batch_repair": Term(
         "Batch statistics adapted",
-        "The means and variances of the model's batch normalisation are those of the center's own pictures; weights stay. "
-        "Li et al. 2016. Only for models that have such layers.",
+        "The means and variances of the model's batch normalisation are those of the center's own pictures; weights "
+        "stay. Li et al. 2016. Only for models that have such layers.",
     ),
     "prior_repair": Term(
         "Prior recalibrated",
@@ -281,8 +284,8 @@ GLOSSARY = {
     ),
     "repair_delta": Term(
         "Change of AUC",
-        "AUC after the repair less the unrepaired one, with the 95 % interval and p of the paired test of both on the same "
-        "patients (DeLong et al. 1988; Obuchowski 1997). Not corrected for the number of repairs.",
+        "AUC after the repair less the unrepaired one, with the 95 % interval and p of the paired test of both on the "
+        "same patients (DeLong et al. 1988; Obuchowski 1997). Not corrected for the number of repairs.",
     ),
     "subgroup": Term(
         "Group of patients",
@@ -306,8 +309,8 @@ GLOSSARY = {
     ),
     "epsilon": Term(
         "ε, the privacy spent",
-        "However much somebody knows, seeing all that the run let out changes the odds that a given patient took part by "
-        "a factor of at most e to the ε, except with probability δ. Smaller is safer; at 1 it is a factor of 2.7.",
+        "However much somebody knows, seeing all that the run let out changes the odds that a given patient took part "
+        "by a factor of at most e to the ε, except with probability δ. Smaller is safer; at 1 it is a factor of 2.7.",
     ),
     "privacy_delta": Term(
         "δ",

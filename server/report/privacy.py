@@ -1,4 +1,6 @@
-"""What privacy cost, for the page: a table and a curve of ε by round, what it does not count, and the stamp of a demo."""
+"""What privacy cost, for the page: a table and a curve of ε by round, what it does not count,
+and the stamp of a demo.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,8 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from common.page.drawing import group, line, path, svg, text
-from server.report.reading import Run, SiteCost
+from server.report.reading import Run
+from server.spending import SiteSpending
 
 STAMP = "INSECURE DEMO: sampling and noise came from the experiment's seed. Nobody's privacy is protected by this run."
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM = 300.0, 92.0, 34.0, 18.0
@@ -105,7 +108,7 @@ def _bounds(run: Run) -> str:
     return f"Each training site's policy bounds how many evaluations leave it: {told}."
 
 
-def _cost(run: Run, cost: SiteCost, *, several: bool) -> Cost:
+def _cost(run: Run, cost: SiteSpending, *, several: bool) -> Cost:
     told = run.ledgers.get((cost.run, cost.site))
     return Cost(
         run=cost.run if several else "",
@@ -121,7 +124,7 @@ def _cost(run: Run, cost: SiteCost, *, several: bool) -> Cost:
     )
 
 
-def _curve(cost: SiteCost) -> Markup:
+def _curve(cost: SiteSpending) -> Markup:
     """ε by round."""
     top, last = max(cost.epsilon), max(cost.rounds)
     points = [(0.0, 0.0), *((float(r), e) for r, e in zip(cost.rounds, cost.epsilon, strict=True))]

@@ -15,16 +15,12 @@ __all__ = [
     "LEAVE_ONE_OUT",
     "Appearance",
     "Budget",
-    "Contrast",
     "Evaluation",
     "Failure",
     "Ledger",
-    "PrivacySpent",
     "Provenance",
     "Row",
     "Run",
-    "SiteCost",
-    "Subgroup",
     "TrainedModel",
     "read_run",
 ]
@@ -43,7 +39,10 @@ from common.files import read_json
 from common.pooled import NetBenefit
 from server.centers import Meta, across_centers
 from server.repairs import Repaired
+from server.results import Subgroup
 from server.shift_card import ShiftCard
+from server.spending import Spending
+from server.statistics import Contrast
 
 ALL = "all"
 ARMS = ("federated", "pooled", "local", "ensemble")
@@ -96,45 +95,6 @@ class Row:
 
 
 @checked(frozen=True, config=_GROWS)
-class Contrast:
-    """AUC of arm `a` minus AUC of arm `b` at a site, with its 95 % interval and p; `…_federated`: from sums alone."""
-
-    a: str
-    b: str
-    protocol: str
-    site: str
-    delta_auc: float | None = None
-    low: float | None = None
-    high: float | None = None
-    p: float | None = None
-    delta_federated: float | None = None
-    low_federated: float | None = None
-    high_federated: float | None = None
-    p_federated: float | None = None
-
-
-@checked(frozen=True, config=_GROWS)
-class Subgroup:
-    """One model on one group (`covariate` at `level`) of a site's tested cases."""
-
-    arm: str
-    protocol: str
-    seed: int
-    site: str
-    covariate: str
-    level: str
-    n_images: int
-    n_patients: int
-    n_positive: int
-    auc: float | None = None
-    auc_low: float | None = None
-    auc_high: float | None = None
-    sensitivity: float | None = None
-    specificity: float | None = None
-    why: str | None = None
-
-
-@checked(frozen=True, config=_GROWS)
 class Budget:
     """Sample gradients of one final model, and of all models of an arm together."""
 
@@ -154,33 +114,6 @@ class Provenance:
     threads: int | None = None
     data: dict[str, str] = field(default_factory=dict)
     artificial_sites: tuple[str, ...] = ()
-
-
-@checked(frozen=True, config=_GROWS)
-class SiteCost:
-    """What one model cost at one site: ε after each of its rounds, and how."""
-
-    run: str
-    site: str
-    rounds: tuple[int, ...]
-    epsilon: tuple[float, ...]
-    delta: float
-    noise_multiplier: float
-    sampling_rate: float
-    steps: int
-    image_epsilon: float | None = None
-
-
-@checked(frozen=True, config=_GROWS)
-class PrivacySpent:
-    """What a run says of privacy; `together` is ε by site for all models."""
-
-    unit: str
-    clip: float
-    insecure_demo: bool = False
-    trains: str | None = None
-    sites: tuple[SiteCost, ...] = ()
-    together: dict[str, float] = field(default_factory=dict)
 
 
 @checked(frozen=True, config=_GROWS)
@@ -215,7 +148,7 @@ class _Results:
     repairs: tuple[Repaired, ...] = ()
     budget: Budget = field(default_factory=Budget)
     provenance: Provenance = field(default_factory=Provenance)
-    privacy: PrivacySpent | None = None
+    privacy: Spending | None = None
 
 
 @checked(frozen=True, config=_GROWS)
@@ -283,7 +216,7 @@ class Run:
     appearances: tuple[Appearance, ...]
     missing: tuple[str, ...]
     repairs: tuple[Repaired, ...] = ()
-    privacy: PrivacySpent | None = None
+    privacy: Spending | None = None
     ledgers: Mapping[tuple[str, str], Ledger] = field(default_factory=dict)
     limits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 

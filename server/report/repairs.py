@@ -24,7 +24,8 @@ _KEYS = {
 
 @dataclass(frozen=True)
 class RepairRow:
-    """One repair; `first` opens the center's block of `span` rows, `key` is its definition, `why` tells that there is none.
+    """One repair; `first` opens the center's block of `span` rows, `key` is its definition, `why` tells that there is
+    none.
 
     `protocol` is said where centers of more than one are in the table.
     """

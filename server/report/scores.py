@@ -1,4 +1,7 @@
-"""From predictions files to ROC, reliability and decision curves. A file that is not there is counted, and its curve left out."""
+"""From predictions files to ROC, reliability and decision curves.
+
+A file that is not there is counted, and its curve left out.
+"""
 
 from __future__ import annotations
 
@@ -56,8 +59,8 @@ class Cell:
 @dataclass
 class Curves:
     """Sums over models (seeds): `sensitivity` on GRID of 1 − specificity; BINS cells of (cases, probability, hits,
-    distinct patients); `benefit` on CUTOFFS, the half-width of its 95 % interval in `reach`, and the `share` of positives,
-    of the `binary` models alone.
+    distinct patients); `benefit` on CUTOFFS, the half-width of its 95 % interval in `reach`, and the `share` of
+    positives, of the `binary` models alone.
     """
 
     models: int = 0
@@ -132,7 +135,8 @@ def roc(truth: NDArray[np.bool_], scores: _Floats) -> _Floats | None:
     last_of_tie = np.append(np.diff(scores[order]) != 0, True)
     true_rate = np.cumsum(truth[order])[last_of_tie] / events
     false_rate = np.cumsum(~truth[order])[last_of_tie] / others
-    # Where several points share an x, np.interp takes the last, which is the highest; between x it is the straight line.
+    # Where several points share an x, np.interp takes the last, which is the highest; between x it is the straight
+    # line.
     rise: _Floats = np.interp(GRID, np.append(0.0, false_rate), np.append(0.0, true_rate))
     return rise
 

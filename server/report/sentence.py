@@ -6,7 +6,8 @@ __all__ = ["answer", "lead_arm", "lead_protocol", "reservations"]
 
 from server.report.estimates import Estimate, contrast, estimate, prediction, worst_first
 from server.report.numbers import decimal, interval, precision_for, span
-from server.report.reading import ALL, ARMS, IN_FEDERATION, LEAVE_ONE_OUT, Contrast, Run
+from server.report.reading import ALL, ARMS, IN_FEDERATION, LEAVE_ONE_OUT, Run
+from server.statistics import Contrast
 
 _AGAINST = {"pooled": "pooling the data", "local": "a model trained in one hospital"}
 _OWN = {"pooled": "pooling the data", "local": "each hospital's own model"}

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 from server.report.estimates import reason
 from server.report.numbers import DASH, count, decimal, interval, mean
-from server.report.reading import Run, Subgroup
+from server.report.reading import Run
 from server.report.sentence import lead_arm, lead_protocol
 from server.report.tables import Cell
+from server.results import Subgroup
 
 
 @dataclass(frozen=True)

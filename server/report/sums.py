@@ -19,7 +19,9 @@ from server.report.tables import Cell, too_coarse
 
 @dataclass(frozen=True)
 class SumsRow:
-    """One arm in-federation: AUC of all cases from sums and its largest error, the exact one, the mean of the sites'."""
+    """One arm in-federation: AUC of all cases from sums and its largest error, the exact one,
+    the mean of the sites'.
+    """
 
     arm: str
     federated: Cell

@@ -22,8 +22,9 @@ from dataclasses import dataclass
 
 from server.report.estimates import WHY, Estimate, estimate, reason, worst_first
 from server.report.numbers import DASH, count, decimal, interval, mean, precision_for, signed, span
-from server.report.reading import ALL, IN_FEDERATION, LEAVE_ONE_OUT, Contrast, Row, Run
+from server.report.reading import ALL, IN_FEDERATION, LEAVE_ONE_OUT, Row, Run
 from server.report.sentence import lead_arm
+from server.statistics import Contrast
 
 _MEASURES = {
     "auc_patient": 2,

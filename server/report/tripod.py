@@ -112,8 +112,8 @@ def _methods(run: Run) -> dict[str, str]:
     if run.protocols:
         known["12a"] = f"{'; '.join(how[p] for p in run.protocols)}.".capitalize()
         known["12e"] = (
-            "AUC with its interval by patient, sensitivity and specificity at a locked threshold, calibration slope and "
-            "intercept, Brier score, ECE, differences between arms; see Definitions."
+            "AUC with its interval by patient, sensitivity and specificity at a locked threshold, calibration slope "
+            "and intercept, Brier score, ECE, differences between arms; see Definitions."
         )
     model, strategy = run.setting("model"), run.setting("strategy", "kind")
     if isinstance(model, dict):
@@ -122,8 +122,8 @@ def _methods(run: Run) -> dict[str, str]:
         )
         known["12b"] = "Gray levels of the crop, through a convolutional network with attention."
         known["12c"] = (
-            f"Attention CNN ({parts}); strategy {strategy or '–'}; seeds {', '.join(map(str, run.seeds)) or '–'}. Every "
-            "setting stands under Budget and provenance."
+            f"Attention CNN ({parts}); strategy {strategy or '–'}; seeds {', '.join(map(str, run.seeds)) or '–'}. "
+            "Every setting stands under Budget and provenance."
         )
     if run.meta:
         known["12d"] = (
@@ -152,7 +152,8 @@ def _results(run: Run) -> dict[str, str]:
         return {}
     known = {}
     sizes = [
-        f"{site}: {count(e.rows[0].n_patients)} patients, {count(e.rows[0].n_images)} images{_events(e.rows[0].observed)}"
+        f"{site}: {count(e.rows[0].n_patients)} patients, {count(e.rows[0].n_images)} "
+        f"images{_events(e.rows[0].observed)}"
         for site in run.sites(protocol)
         if (e := estimate(run, arm, protocol, site)) is not None and e.rows
     ]

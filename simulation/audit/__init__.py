@@ -45,7 +45,8 @@ class Counts:
 
 @dataclass(frozen=True)
 class Audit:
-    """What was found. `bounds`: of each game, ε that the mechanism exceeds at confidence .95; it was made for `epsilon`.
+    """What was found. `bounds`: of each game, ε that the mechanism exceeds at confidence .95; it was made for
+    `epsilon`.
 
     `membership` by whether heads trained with privacy (`asked`, ε or σ in words) or without.
     """
@@ -73,8 +74,8 @@ def audit(
 ) -> Audit:
     """Attack the experiment's mechanism, model and data three ways; writes OUT/audit.json and the page OUT/audit.html.
 
-    The canaries' game is made for a small `epsilon`: what one run can prove ends near 4. BadInput where the experiment asks
-    for no privacy of patients, has another task than two classes, or no site that trains.
+    The canaries' game is made for a small `epsilon`: what one run can prove ends near 4. BadInput where the experiment
+    asks for no privacy of patients, has another task than two classes, or no site that trains.
     """
     from simulation.audit.page import write_page
 

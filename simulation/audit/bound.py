@@ -1,7 +1,7 @@
 """A lower bound on ε from one run in which many canaries were in or out by a coin (Mahloujifar, Melis, Chaudhuri 2024).
 
-The claim that a mechanism is Gaussian-private with parameter μ (its tests are no better than telling N(0, 1) from N(μ, 1);
-Dong, Roth, Su 2022) bounds how often an attacker guesses the coins right. What is guessed better refutes the claim.
+The claim that a mechanism is Gaussian-private with parameter μ (its tests are no better than telling N(0, 1) from N(μ,
+1); Dong, Roth, Su 2022) bounds how often an attacker guesses the coins right. What is guessed better refutes the claim.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ CONFIDENCE = 0.95
 def refuted(mu: float, *, correct: int, guesses: int, canaries: int, confidence: float = CONFIDENCE) -> bool:
     """Whether `correct` of `guesses` about `canaries` coins are too many for a mechanism of parameter `mu`.
 
-    Let p_i be the probability of i right guesses, r and h the sums from i on of p_i · i / m and p_i · (c' − i) / m. A right
-    guess about one coin, seen from the other side of the coin, is a wrong one; so r at i + 1 bounds h at i from below.
-    Starting from a tail of 1 − `confidence` at `correct`, the claim is refuted where all p together exceed 1.
+    Let p_i be the probability of i right guesses, r and h the sums from i on of p_i · i / m and p_i · (c' − i) / m. A
+    right guess about one coin, seen from the other side of the coin, is a wrong one; so r at i + 1 bounds h at i from
+    below. Starting from a tail of 1 − `confidence` at `correct`, the claim is refuted where all p together exceed 1.
     """
     tail = 1 - confidence
     right, wrong = tail * correct / canaries, tail * (guesses - correct) / canaries
@@ -39,7 +39,8 @@ def refuted(mu: float, *, correct: int, guesses: int, canaries: int, confidence:
 def lower_bound(
     scores: NDArray[np.float64], present: NDArray[np.bool_], *, delta: float, confidence: float = CONFIDENCE
 ) -> float:
-    """ε at `delta` that the mechanism exceeds, with this confidence; scores (m,) are higher for canaries held to be present.
+    """ε at `delta` that the mechanism exceeds, with this confidence; scores (m,) are higher for canaries held to be
+    present.
 
     Every coin is guessed: the upper half of the scores as present, the lower as absent.
     """

@@ -1,8 +1,8 @@
 """The game of the audit: canary patients whose gradients are known, each in the data or not by a coin.
 
-A canary is the strongest patient there can be: all of its images ask for the same single coordinate, far beyond the clipping
-norm. It goes through the site's own code: sampling, clipping, noise. What is released at its coordinate, added up over all
-steps, says how likely it took part.
+A canary is the strongest patient there can be: all of its images ask for the same single coordinate, far beyond the
+clipping norm. It goes through the site's own code: sampling, clipping, noise. What is released at its coordinate, added
+up over all steps, says how likely it took part.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ Step = Callable[[Lessons, list[np.ndarray], Mechanism, Entropy], list[Tensor]]
 
 @dataclass(frozen=True)
 class CanaryLesson:
-    """`base`, and canaries behind its images: row `first + k · i + j` is image j of canary i, which pulls at `places[i]`."""
+    """`base`, and canaries behind its images: row `first + k · i + j` is image j of canary i,
+    which pulls at `places[i]`.
+    """
 
     base: Lessons
     first: int
@@ -107,7 +109,8 @@ def play(
     rate: float = 0.05,
     step: Step = real_step,
 ) -> Played:
-    """Train `base` for `steps` steps of plain descent on `people` and on the canaries that coins drawn by `seed` let in.
+    """Train `base` for `steps` steps of plain descent on `people` and on the canaries that coins drawn by `seed` let
+    in.
 
     The seed draws canaries' coins and places alone; sampling and noise are the mechanism's own. BadInput where fewer
     coordinates train than there are canaries.

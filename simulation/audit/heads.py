@@ -48,7 +48,9 @@ def site_lesson(experiment: Experiment, site: Site) -> tuple[SeenLesson, list[ND
 def draw_pool(
     experiment: Experiment, sites: Sequence[Site], *, people: int = LEAST, progress: Report | None = None
 ) -> Pool:
-    """Every patient of the sites, and phantoms until there are `people`: what the model's trunk sees of their images."""
+    """Every patient of the sites, and phantoms until there are `people`:
+    what the model's trunk sees of their images.
+    """
     crops = [site_crops(site, experiment.crop) for site in sites]
     labels = [site.labels for site in sites]
     patients, first = [], 0

@@ -32,7 +32,9 @@ class Inverted:
 
 
 def small_model(*, seed: int) -> AttentionNet:
-    """The model under attack, before its first step; without normalisation, since group normalisation hides much by itself."""
+    """The model under attack, before its first step; without normalisation,
+    since group normalisation hides much by itself.
+    """
     return build_model(Model(backbone="small", norm="frozen"), task="attacked", classes=2, seed=seed).double()
 
 

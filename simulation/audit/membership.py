@@ -1,7 +1,8 @@
 """Who trained the model? The likelihood-ratio attack with shadow models of the head (LiRA; Carlini et al. 2022).
 
-Every model, the target too, trains on a random half of one pool of patients, so that members and others differ in nothing
-but membership. A patient's score is how much better the target's confidence fits the shadows that had it than the others.
+Every model, the target too, trains on a random half of one pool of patients, so that members and others differ in
+nothing but membership. A patient's score is how much better the target's confidence fits the shadows that had it than
+the others.
 """
 
 from __future__ import annotations
@@ -22,12 +23,16 @@ from common.randomness import derive
 
 SHADOWS, FALSE_POSITIVES = 32, 0.01
 Train = Callable[[NDArray[np.bool_]], NDArray[np.float64]]
-"""From who is in (models, patients) to each model's confidence in every patient's labels, in logits (models, patients)."""
+"""From who is in (models, patients) to each model's confidence in every patient's labels,
+in logits (models, patients).
+"""
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Features (N, width) float32 and labels (N,) of images of patients 0 … P − 1, whose codes are in `patients` (N,)."""
+    """Features (N, width) float32 and labels (N,) of images of patients 0 … P − 1,
+    whose codes are in `patients` (N,).
+    """
 
     features: NDArray[np.float32]
     labels: NDArray[np.int64]
@@ -65,7 +70,9 @@ def _half(people: int, rng: np.random.Generator) -> NDArray[np.bool_]:
 
 
 def _ratios(confidence: NDArray[np.float64], inside: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Log likelihood ratios (P,) of the target, row 0: normal distributions with each patient's means, one spread each."""
+    """Log likelihood ratios (P,) of the target, row 0: normal distributions with each patient's means,
+    one spread each.
+    """
     shadows, there = confidence[1:], inside[1:]
     means = [np.nanmean(np.where(there == was, shadows, np.nan), axis=0) for was in (True, False)]
     spreads = [
@@ -89,7 +96,9 @@ def _judged(scores: NDArray[np.float64], member: NDArray[np.bool_]) -> Attack:
 
 
 def train_heads(pool: Pool, inside: NDArray[np.bool_], *, steps: int = 300, rate: float = 0.05) -> NDArray[np.float64]:
-    """All heads at once without privacy, by full descent (Adam): each model's confidence in each patient, (models, P)."""
+    """All heads at once without privacy, by full descent (Adam):
+    each model's confidence in each patient, (models, P).
+    """
     models, width = len(inside), pool.features.shape[1]
     x = torch.from_numpy(pool.features)
     y = torch.from_numpy(pool.labels)

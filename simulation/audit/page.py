@@ -30,10 +30,11 @@ def as_text(found: Audit) -> str:
     plain, private = found.membership["without privacy"], found.membership["with privacy"]
     return "\n".join(
         [
-            f"canaries: made for ε = {found.epsilon:g}; {len(found.bounds)} games of {found.canaries} canary patients prove "
-            f"ε > {max(found.bounds):.2f} at most ({'holds' if found.holds else 'DOES NOT HOLD'})",
+            f"canaries: made for ε = {found.epsilon:g}; {len(found.bounds)} games of {found.canaries} canary patients "
+            f"prove ε > {max(found.bounds):.2f} at most ({'holds' if found.holds else 'DOES NOT HOLD'})",
             f"membership (LiRA, {plain.others} non-members): true positives at 1 % false ones "
-            f"{plain.tpr:.3f} without privacy, {private.tpr:.3f} with {found.asked}; AUC {plain.auc:.3f} and {private.auc:.3f}",
+            f"{plain.tpr:.3f} without privacy, {private.tpr:.3f} with {found.asked}; AUC {plain.auc:.3f} and "
+            f"{private.auc:.3f}",
             "gradient inversion: similarity to the image "
             + ", ".join(f"{value:.2f} {name}" for name, value in found.similarity.items()),
         ]

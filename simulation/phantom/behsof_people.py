@@ -140,7 +140,9 @@ def _misspelt(rng: Rng, identifier: str) -> str:
 
 
 def _blood(rng: Rng, *, fat: float, fibrosis: int, female: bool) -> dict[str, float | None]:
-    """Values by the table's column, whole numbers; liver enzymes and lipids rise with fat, platelets fall with scars."""
+    """Values by the table's column, whole numbers; liver enzymes and lipids rise with fat,
+    platelets fall with scars.
+    """
     severity = rng.standard_normal()
 
     def around(middle: float, spread: float) -> float:

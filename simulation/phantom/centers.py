@@ -8,8 +8,8 @@ moves together in a straight line.
 that looks bad is looked at with more depth and gain, or with a harder picture. Here two latent variables of the setting
 (`Machine.set_for_depth` and `set_for_contrast`) have mean +habit in malignant and −habit in benign nodes. The signs of
 the four named centers are all different, so that a model from one center that leans on the setting is misled elsewhere,
-whereas a model from several centers learns not to. A center's own test set does not show this. The strength is a choice of this phantom and not an
-estimate from any hospital.
+whereas a model from several centers learns not to. A center's own test set does not show this. The strength is a choice
+of this phantom and not an estimate from any hospital.
 """
 
 from __future__ import annotations

@@ -30,7 +30,9 @@ HOMES = {
 
 @dataclass(frozen=True, slots=True)
 class CtLesion:
-    """A lesion as measured. ends: the long diameter's two ends, then the short one's, (column, row) in px. hu: inside."""
+    """A lesion as measured. ends: the long diameter's two ends, then the short one's, (column,
+    row) in px. hu: inside.
+    """
 
     ends: tuple[tuple[float, float], ...]
     hu: float

@@ -76,7 +76,10 @@ def _draw(
     """The slice in HU and its lesions, each with whether it is noisily annotated."""
     study = key.study
     drawn = draw_section(rng, key.section, study.body, spacing_mm=study.spacing_mm, table=study.scanner.table)
-    lesions = [(add_lesion(rng, drawn, kind, clear=clear), noisy) for kind, noisy in zip(key.types, key.noisy, strict=True)]  # fmt: skip
+    lesions = [
+        (add_lesion(rng, drawn, kind, clear=clear), noisy)
+        for kind, noisy in zip(key.types, key.noisy, strict=True)
+    ]  # fmt: skip
     mean = (study.body.width_mm + study.body.height_mm) / 2
     hu = acquire_slice(rng, drawn.canvas, study.scanner, thickness_mm=study.thickness_mm, body_mm=mean)
     return hu, lesions

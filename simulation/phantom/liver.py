@@ -1,8 +1,8 @@
 """A liver as a convex probe sees it: body wall, parenchyma, vessels, right kidney, gallbladder, diaphragm.
 
-Fat in the liver shows in the four ways that readers grade it by: the liver grows brighter than the kidney, the deep part
-grows dark because fat attenuates, and the walls of vessels and the diaphragm blur. Fibrosis makes the texture coarse and
-the surface uneven. Levels in dB of amplitude, 0 dB being a liver without fat; attenuation in dB/cm/MHz.
+Fat in the liver shows in the four ways that readers grade it by: the liver grows brighter than the kidney, the deep
+part grows dark because fat attenuates, and the walls of vessels and the diaphragm blur. Fibrosis makes the texture
+coarse and the surface uneven. Levels in dB of amplitude, 0 dB being a liver without fat; attenuation in dB/cm/MHz.
 
 Sources: Hamaguchi et al., Am J Gastroenterol 102 (2007), for the signs; Ferraioli and Soares Monteiro, World J
 Gastroenterol 25 (2019), for attenuation from some .5 without fat to .9 with much.

@@ -106,7 +106,9 @@ def sector_picture(rng: np.random.Generator, tissue: Tissue, machine: Machine, s
 def _conversion(
     sector: Sector,
 ) -> tuple[tuple[NDArray[np.int32], ...], tuple[FloatImage, ...], NDArray[np.bool_]]:
-    """For each pixel within the sector, its four polar neighbours and their bilinear weights; which pixels those are."""
+    """For each pixel within the sector, its four polar neighbours and their bilinear weights;
+    which pixels those are.
+    """
     top = -sector.radius_mm * (1 - np.cos(sector.half_angle))
     z = top + (np.arange(sector.height) + 0.5)[:, None] * sector.frame_mm + sector.radius_mm
     x = (np.arange(sector.width) + 0.5 - sector.width / 2)[None, :] * sector.frame_mm

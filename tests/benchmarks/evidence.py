@@ -37,7 +37,8 @@ TASK = Task("lump", ("benign", "malignant"), "malignant")
 def evidence_seconds() -> Row:
     """3 arms × 5 centers × 10,000 images, both protocols, to results.json and report.html; the shift panel counts.
 
-    Seconds of processor time of all threads, so that what else runs on the machine, or waits for its disk, does not count.
+    Seconds of processor time of all threads, so that what else runs on the machine, or waits for its disk, does not
+    count.
     """
     rng = np.random.default_rng(0)
     sites = {f"site-{number}": _site(f"site-{number}", rng) for number in range(SITES)}

@@ -31,8 +31,8 @@ COMMANDS = {
 def overhead() -> Row:
     """(wall − time inside steps) / time inside steps, of an in-process run: 4 sites, 20 steps of 32 a site and round.
 
-    Start, decoding, messages, aggregation, checkpoints, evaluation and the report all count; importing torch and flwr (some
-    4 s, which pooled training pays as well) does not.
+    Start, decoding, messages, aggregation, checkpoints, evaluation and the report all count; importing torch and flwr
+    (some 4 s, which pooled training pays as well) does not.
     """
     _import_first()
     with tempfile.TemporaryDirectory() as folder:

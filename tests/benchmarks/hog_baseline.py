@@ -1,9 +1,10 @@
 """HOG + logistic regression on an experiment's crops and splits, leave-one-center-out, against a run's federated arm.
 
-    python -m tests.benchmarks.hog_baseline runs/busbra --experiment configs/experiments/busbra.toml [--free-crop] [--json]
+    python -m tests.benchmarks.hog_baseline runs/busbra --experiment configs/experiments/busbra.toml [--free-crop]
+    [--json]
 
-In each fold the training centers' train and test patients train, and their val patients choose the size of a HOG cell and
-the strength of the regularisation: the held-out center chooses nothing. HOG sees the experiment's own crops; with
+In each fold the training centers' train and test patients train, and their val patients choose the size of a HOG cell
+and the strength of the regularisation: the held-out center chooses nothing. HOG sees the experiment's own crops; with
 `--free-crop` val chooses the crop's margin for it as well, at 96 px. Dalal and Triggs 2005.
 """
 

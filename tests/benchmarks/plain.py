@@ -38,7 +38,9 @@ class Frames:
 
 
 def draw_frames(folder: Path, *, images: int, seed: int) -> Frames:
-    """Speckle with one dark ellipse each: one class is tall and one wide, and they overlap so much that AUC is near .9."""
+    """Speckle with one dark ellipse each: one class is tall and one wide,
+    and they overlap so much that AUC is near .9.
+    """
     rng = np.random.default_rng(seed)
     height, width = 448, 560
     rows, columns = np.mgrid[:height, :width]

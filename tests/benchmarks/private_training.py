@@ -1,4 +1,6 @@
-"""What privacy costs while training: time and memory of private rounds, noise and ledger included, against plain steps."""
+"""What privacy costs while training: time and memory of private rounds, noise and ledger included,
+against plain steps.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +71,10 @@ def memory() -> Row:
 
 
 def _what() -> str:
-    return f"ResNet-18, group norm, {SIDE} px, {PATIENTS} patients of {EACH} images a step, {STEPS} steps a round, with ledger"
+    return (
+        f"ResNet-18, group norm, {SIDE} px, {PATIENTS} patients of {EACH} images a step, {STEPS} steps a round, with "
+        "ledger"
+    )
 
 
 def private_turns(folder: Path, precision: Precision) -> Callable[[], int]:

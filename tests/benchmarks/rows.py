@@ -48,8 +48,8 @@ def interleave(
 def apart(prepare: Callable[[], Callable[[], int]]) -> Iterator[Callable[[], int]]:
     """A side that runs in a process of its own, so that settings of this process do not help or harm it.
 
-    `prepare` runs there and gives the turn; what the context gives asks for one turn and waits. Between turns the process
-    and its own children stand still: data loaders that read ahead would read on the other side's time.
+    `prepare` runs there and gives the turn; what the context gives asks for one turn and waits. Between turns the
+    process and its own children stand still: data loaders that read ahead would read on the other side's time.
     """
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()

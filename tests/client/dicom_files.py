@@ -147,7 +147,9 @@ def palette(seed: int) -> tuple[Dataset, Callable[[np.ndarray], np.ndarray]]:
 
 
 def ybr_422(values: np.ndarray) -> bytes:
-    """RGB values as native YBR_FULL_422: two lumas, then one pair of chromas, for each two pixels (PS3.3 C.7.6.3.1.2)."""
+    """RGB values as native YBR_FULL_422: two lumas, then one pair of chromas,
+    for each two pixels (PS3.3 C.7.6.3.1.2).
+    """
     ybr = convert_color_space(values, "RGB", "YBR_FULL")
     pairs = np.empty((*values.shape[:1], values.shape[1] // 2, 4), dtype=np.uint8)
     pairs[..., 0], pairs[..., 1] = ybr[:, ::2, 0], ybr[:, 1::2, 0]

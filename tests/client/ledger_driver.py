@@ -1,4 +1,5 @@
-"""A site that releases rounds as fast as it can, to be killed: `python -m tests.client.ledger_driver PARENT KILLS SEED`.
+"""A site that releases rounds as fast as it can, to be killed:
+`python -m tests.client.ledger_driver PARENT KILLS SEED`.
 
 The parent forks a child for each kill (the imports are paid once). The child asks for each round twice and, after each
 release, writes the round and the SHA-256 of the answer to a file, which stands for what left the site. What it finds is

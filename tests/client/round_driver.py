@@ -1,7 +1,8 @@
-"""Real private rounds, server and sites in one process, to be killed: `python -m tests.client.round_driver PARENT KILLS SEED`.
+"""Real private rounds, server and sites in one process, to be killed:
+`python -m tests.client.round_driver PARENT KILLS SEED`.
 
-As `ledger_driver`, with training: the parent forks a child for each kill, the child runs or resumes a whole run and writes
-down every update that left a site. What the parent finds is one line of JSON.
+As `ledger_driver`, with training: the parent forks a child for each kill, the child runs or resumes a whole run and
+writes down every update that left a site. What the parent finds is one line of JSON.
 """
 
 from __future__ import annotations

@@ -114,7 +114,9 @@ def test_numbers_in_findings_are_suppressed_too(tmp_path: Path, patients: int) -
 
 
 def test_the_summary_holds_no_token(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Folder, pseudonyms, files, devices, covariates and a stray file are tokens; the site's own id and classes are not."""
+    """Folder, pseudonyms, files, devices, covariates and a stray file are tokens;
+    the site's own id and classes are not.
+    """
     tokens = [f"tok{n:09d}" for n in range(5)]
     site = write_speckled(tmp_path / tokens[0], prefix=tokens[1])
     for row in range(2, 22):

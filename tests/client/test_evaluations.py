@@ -1,4 +1,6 @@
-"""How many evaluations a site answers: no more than its policy allows, over restarts, and a request that came before once."""
+"""How many evaluations a site answers: no more than its policy allows, over restarts,
+and a request that came before once.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,6 @@ from client.sealing import answer_seal
 from client.service import answer_evaluate, answer_query
 from client.site import Site, load_site
 from common.errors import EvaluationsExhausted, RunFailed
-from common.weights import fingerprint
 from tests.client.test_sent import asked, sealing
 from tests.faults.small_sites import write_site
 
@@ -36,7 +37,7 @@ def opened(folder: Path, **policy: int) -> Site:
 def ask(site: Site, numbers: Sequence[int], run: str = "r") -> None:
     order, weights = asked("progress")
     for number in numbers:
-        count_evaluation(site.folder, site, replace(order, run=run, round=number), weights=fingerprint(weights))
+        count_evaluation(site.folder, site, replace(order, run=run, round=number), weights)
 
 
 def test_beyond_the_limit_of_a_run_and_of_all_runs_nothing_is_answered(tmp_path: Path) -> None:
@@ -71,7 +72,7 @@ def test_the_same_request_is_counted_once_and_any_other_anew(tmp_path: Path) -> 
     other = {name: array + 1 for name, array in weights.items()}
     for _ in range(2):
         for what, how in ((order, weights), (replace(order, threshold=0.25), weights), (order, other)):
-            count_evaluation(site.folder, site, what, weights=fingerprint(how))
+            count_evaluation(site.folder, site, what, how)
     assert read_answered(site.folder).in_all == 3
     assert {run: len(requests) for run, requests in read_answered(site.folder).requests.items()} == {"r": 3}
 

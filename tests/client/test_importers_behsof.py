@@ -34,7 +34,9 @@ Row = dict[str, object]
 
 
 class Person:
-    """A person by number: the grades are 0 to 3, 0 to 3 and 0 to 2; at TAL images lie in a folder for each acquisition."""
+    """A person by number: the grades are 0 to 3, 0 to 3 and 0 to 2;
+    at TAL images lie in a folder for each acquisition.
+    """
 
     def __init__(self, site: str, number: int) -> None:
         self.site, self.number = site, number

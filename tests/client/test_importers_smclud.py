@@ -304,7 +304,8 @@ def test_a_patient_on_two_official_sides(tmp_path: Path) -> None:
     name = f"SMC-LUD/clean_ver_for_train/train_clean/{shot.group}/{shot.name}"
     members[name.replace("train_clean", "val_clean")] = members.pop(name)
     source = as_folder(tmp_path / "in", members)
-    says = r"^archive smclud, member \d+: a patient on two sides of the split \((train|val) here, (train|val) at archive smclud"
+    sides = r"\((train|val) here, (train|val) at archive smclud"
+    says = r"^archive smclud, member \d+: a patient on two sides of the split " + sides
     with pytest.raises(BadInput, match=says) as caught:
         import_site("smclud", source, tmp_path / "out", options=ImportOptions(pattern=PATTERN))
     assert shot.patient not in str(caught.value)
@@ -446,7 +447,9 @@ def test_a_damaged_image_is_named_by_number_and_nothing_is_written(tmp_path: Pat
 
 
 def test_the_same_name_in_both_classes_needs_its_folder(tmp_path: Path) -> None:
-    """Numbers begin anew in each class; a table that says HCC/1.png tells them apart, one of patients' names is warned."""
+    """Numbers begin anew in each class; a table that says HCC/1.png tells them apart,
+    one of patients' names is warned.
+    """
     members, rows = {}, []
     for n in range(1, 13):
         for group in CLASSES:

@@ -1,4 +1,6 @@
-"""The ledger: what it allows and refuses, that it never forgets, and what happens when it is killed, rolled back or edited."""
+"""The ledger: what it allows and refuses, that it never forgets, and what happens when it is killed,
+rolled back or edited.
+"""
 
 from __future__ import annotations
 
@@ -214,7 +216,9 @@ def test_a_line_that_a_kill_tore_is_cut_off(account: Account) -> None:
 
 
 def test_a_disk_that_fills_up_at_any_byte(account: Account) -> None:
-    """A process whose files may not grow, in the middle of the answer or of the line: one line, and nothing released."""
+    """A process whose files may not grow, in the middle of the answer or of the line:
+    one line, and nothing released.
+    """
     ask(account, 1)
     for limit in (account.lines.stat().st_size + 200, 50):
         program = (

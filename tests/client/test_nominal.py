@@ -1,4 +1,6 @@
-"""The nominal number of patients: declared by a person, never a consequence of the true count where privacy is asked for."""
+"""The nominal number of patients: declared by a person,
+never a consequence of the true count where privacy is asked for.
+"""
 
 from __future__ import annotations
 

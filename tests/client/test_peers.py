@@ -1,4 +1,6 @@
-"""Signed keys: a site that knows the other hospitals' keys sends nothing to a server that puts its own in their place."""
+"""Signed keys: a site that knows the other hospitals' keys sends nothing to a server that puts its own in their
+place.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Private training against a plain oracle, what one patient can move, and that no constant follows from who is there."""
+"""Private training against a plain oracle, what one patient can move,
+and that no constant follows from who is there.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Numbers as words modulo 2⁶⁴: sums are those of Python's own integers, what cannot be summed is refused in one line."""
+"""Numbers as words modulo 2⁶⁴: sums are those of Python's own integers,
+what cannot be summed is refused in one line.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Cells hold enough patients, whatever the cases; pooled they give the AUC within their bound, a threshold, net benefit."""
+"""Cells hold enough patients, whatever the cases; pooled they give the AUC within their bound, a threshold,
+net benefit.
+"""
 
 from __future__ import annotations
 

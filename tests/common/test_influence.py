@@ -67,7 +67,9 @@ def test_limits_are_those_of_a_loop_over_pairs() -> None:
 
 
 def test_places_decide_what_a_bin_leaves_open() -> None:
-    """Another site's two negatives, each known to a part of its bin: what lies below is certain, half in the same part."""
+    """Another site's two negatives, each known to a part of its bin:
+    what lies below is certain, half in the same part.
+    """
     edges, rng = (0.2, 0.4, 0.6, 0.8), np.random.default_rng(0)
     own = rng.uniform(0.21, 0.79, 20)
     mine = ScoreHistogram.of(np.ones(20), own, np.arange(20), edges=edges, placed=True)

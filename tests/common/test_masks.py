@@ -123,7 +123,9 @@ def test_a_key_that_makes_no_secret_is_refused_by_site_and_server(number: int) -
 
 
 def test_the_low_order_keys_are_of_low_order() -> None:
-    """Doubled three times they are the point at infinity, or its twin of order two: x = 0 in projective form or z = 0."""
+    """Doubled three times they are the point at infinity, or its twin of order two:
+    x = 0 in projective form or z = 0.
+    """
     for u in LOW_ORDER:
         x, z = u, 1
         for _ in range(3):

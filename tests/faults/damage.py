@@ -163,7 +163,9 @@ def _damage_once(rng: random.Random, files: Files) -> str:
 
 
 def _damage_inside(rng: random.Random, files: Files, name: str) -> str:
-    """Unpack a zip (an xlsx is one), damage a member, pack it again: checksums fit, so that the parsers behind see it."""
+    """Unpack a zip (an xlsx is one), damage a member, pack it again:
+    checksums fit, so that the parsers behind see it.
+    """
     try:
         with zipfile.ZipFile(io.BytesIO(files[name])) as archive:
             members = {info.filename: archive.read(info) for info in archive.infolist()}

@@ -55,7 +55,10 @@ class Deployment:
 
 @contextmanager
 def deployment_in(base: Path, *, port: int | None = None) -> Iterator[Deployment]:
-    """A server that listens, with its state below `base`. In the end every process stops by itself, and none is left."""
+    """A server that listens, with its state below `base`.
+
+    In the end every process stops by itself, and none is left.
+    """
     made = Deployment(base, port or free_port())
     try:
         made.start("server", [*SERVER, "start", "--state", str(made.state), "--port", str(made.port)])

@@ -1,4 +1,6 @@
-"""A relay between clients and a server that opens their TLS with the server's own key, and keeps every byte that passes."""
+"""A relay between clients and a server that opens their TLS with the server's own key,
+and keeps every byte that passes.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +19,11 @@ from server.certificates import certificates
 
 @contextmanager
 def eavesdropping(port: int, state: Path) -> Iterator[tuple[int, list[bytearray]]]:
-    """Relay to the server on `port` that will use the certificates of `state`; gives the port to use instead, and what was heard.
+    """Relay to the server on `port` that will use the certificates of `state`; gives the port to use instead, and what
+    was heard.
 
-    Clients say goodbye through the relay, so it must outlive them. What was heard is one entry for each connection and direction, as plain bytes of HTTP.
+    Clients say goodbye through the relay, so it must outlive them. What was heard is one entry for each connection and
+    direction, as plain bytes of HTTP.
     """
     heard: list[bytearray] = []
     mine, loop = free_port(), asyncio.new_event_loop()

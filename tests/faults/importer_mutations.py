@@ -62,8 +62,10 @@ class Found:
         )
 
     def __str__(self) -> str:
-        lines = [f"{self.imports} damaged sources, {len(self.failures)} failures; memory grew by at most "
-                 f"{self.grown_mib} MiB, the slowest import took {self.slowest_seconds:.1f} s of processor time"]  # fmt: skip
+        lines = [
+            f"{self.imports} damaged sources, {len(self.failures)} failures; memory grew by at most "
+            f"{self.grown_mib} MiB, the slowest import took {self.slowest_seconds:.1f} s of processor time"
+        ]
         lines += [
             f"  {name}: " + ", ".join(f"{k} {n}" for k, n in sorted(o.items())) for name, o in self.outcomes.items()
         ]
@@ -72,7 +74,9 @@ class Found:
 
 
 def batch(count: int, *, seed: int = 0, names: Sequence[str] = tuple(FIXTURES), note: Path | None = None) -> Found:
-    """Import `count` damaged sources, fixture by fixture in turn; `note` is a file that always tells the present one."""
+    """Import `count` damaged sources, fixture by fixture in turn;
+    `note` is a file that always tells the present one.
+    """
     found = Found()
     with tempfile.TemporaryDirectory(prefix="mutations-") as place:
         work = Path(place)

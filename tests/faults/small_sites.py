@@ -39,7 +39,9 @@ def write_sites(parent: Path, names: tuple[str, ...], *, images: int = 16) -> li
 
 
 def write_site(folder: Path, name: str, *, seed: int, images: int, per_patient: int = 1) -> Path:
-    """One site folder whose pictures are drawn by `seed`; `per_patient` neighbouring ones of a class share a patient."""
+    """One site folder whose pictures are drawn by `seed`;
+    `per_patient` neighbouring ones of a class share a patient.
+    """
     rng = np.random.default_rng(seed)
     for part in ("images", "private"):
         (folder / part).mkdir(parents=True, mode=0o700)
@@ -70,7 +72,9 @@ def write_site(folder: Path, name: str, *, seed: int, images: int, per_patient: 
 
 
 def experiment(names: tuple[str, ...], *, rounds: int = 2, gather: float = 90.0, reply: float = 90.0) -> Experiment:
-    """A small model on these sites, by id, as a deployment has it; one thread, so that every engine gives the same bits."""
+    """A small model on these sites, by id, as a deployment has it;
+    one thread, so that every engine gives the same bits.
+    """
     table = {
         "name": "tiny",
         "task": {"name": "lump", "classes": ["benign", "malignant"], "positive": "malignant"},

@@ -1,4 +1,6 @@
-"""No name, folder or identifier of a patient leaves a site's `private/`: not by a file, a line, an error or a message."""
+"""No name, folder or identifier of a patient leaves a site's `private/`:
+not by a file, a line, an error or a message.
+"""
 
 from __future__ import annotations
 
@@ -161,7 +163,10 @@ def _recorder(heard: list[bytes]):  # type: ignore[no-untyped-def]
 
 
 def test_a_deployment_writes_and_sends_none(imported: Imported, tmp_path: Path) -> None:
-    """Two hospitals whose folders bear tokens too. A picture of one is damaged: its error travels, the other's weights do."""
+    """Two hospitals whose folders bear tokens too.
+
+    A picture of one is damaged: its error travels, the other's weights do.
+    """
     tokens, base = imported.tokens, tmp_path / "all"
     homes = {name: base / tokens.new() / name for name in ("ash", "birch")}
     for name, home in homes.items():

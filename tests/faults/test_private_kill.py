@@ -1,4 +1,6 @@
-"""kill -9 of real private rounds at random moments: nothing leaves unrecorded, nothing is spent twice, the run goes on."""
+"""kill -9 of real private rounds at random moments:
+nothing leaves unrecorded, nothing is spent twice, the run goes on.
+"""
 
 from __future__ import annotations
 

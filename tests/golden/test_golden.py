@@ -34,7 +34,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 
 def trajectory(folder: Path, name: str) -> tuple[dict[str, Any], str]:
-    """Losses and norms of three rounds, sums over each tensor of the final model; and the final weights' fingerprint."""
+    """Losses and norms of three rounds, sums over each tensor of the final model;
+    and the final weights' fingerprint.
+    """
     sites = write_uneven_sites(folder / "sites", {"ash": 32, "birch": 48, "yew": 32})
     changes = {"held_out": ["yew"], "training": {"rounds": 3, "steps": 12, "average": 0.0}, "model": {"dropout": 0.1}}
     settings = {key: {**changes.get(key, {}), **value} for key, value in SETTINGS[name].items()}

@@ -1,4 +1,6 @@
-"""Federated numbers against central ones, coverage of the interval, errors of the paired test; each over many data sets."""
+"""Federated numbers against central ones, coverage of the interval, errors of the paired test;
+each over many data sets.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +13,25 @@ __all__ = [
     "interval_coverage",
     "paired_error",
     "paired_test",
+    "sent_under_masks",
 ]
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from common.auc import clustered_auc
 from common.bins import PLAIN_BINS, SECURE_BINS
+from common.blocks import total_length
+from common.config import Evaluation, Experiment
+from common.evaluation_blocks import evaluation_directory
+from common.influence import Others
+from common.logistic import Start
+from common.orders import EvaluateOrder, Placing
+from common.sums_orders import Sealed
+from common.tasks import Task
+from common.wire import pack, payload_bytes, words_array
+from server.rounds import evaluate_order
 from tests.federations import KINDS, from_sums, laid_together, paired, scored, with_truth
 from tests.prove.finding import Finding
 
@@ -27,7 +40,9 @@ SMALLEST = 5
 
 @dataclass(frozen=True)
 class Agreement:
-    """Over data sets: root mean square and largest of the AUC's and of the standard error's error, and bounds that held."""
+    """Over data sets: root mean square and largest of the AUC's and of the standard error's error,
+    and bounds that held.
+    """
 
     auc: float
     auc_most: float
@@ -38,7 +53,9 @@ class Agreement:
 
 
 def agreement(count: int, *, seed: int = 0) -> dict[str, Agreement]:
-    """Federated against central: 1,024 bins with the first pass over the same cases, 64 with it over val cases, 64 merged."""
+    """Federated against central: 1,024 bins with the first pass over the same cases,
+    64 with it over val cases, 64 merged.
+    """
     rng = np.random.default_rng(seed)
     found: dict[str, list[tuple[float, float, float]]] = {"1024": [], "64": [], "64 merged": []}
     for number in range(count):
@@ -68,6 +85,29 @@ def _agreement(rows: np.ndarray) -> Agreement:
     return Agreement(float(root[0]), float(most[0]), float(root[1]), float(most[1]), held, float(rows[:, 2].mean()))
 
 
+def sent_under_masks() -> int:
+    """Bytes of numbers in the messages that one site sends of an evaluation under masks, of two classes at 1,024 bins.
+
+    They are of the first pass over val and test cases, the counts and the placements.
+    """
+    task = Task("lump", ("benign", "malignant"), "malignant")
+    experiment = Experiment(name="sent", task=task, evaluation=Evaluation(secure=True))
+    order = evaluate_order(experiment, {"test": ("test",)}, run="sent", round_number=1, threshold=0.5)
+    edges = tuple((np.arange(1, SECURE_BINS) / SECURE_BINS).tolist())
+    placing = Placing(0.5, Others(), Start(0.0, 1.0, 0.0), whole=True)
+    messages = (
+        replace(order, stage="first-pass", parts={"val": ("val",), **order.parts}),
+        replace(order, stage="counts", edges=(edges,)),
+        replace(order, stage="placements", placing=(placing,)),
+    )
+    return sum(_sealed_bytes(message) for message in messages)
+
+
+def _sealed_bytes(order: EvaluateOrder) -> int:
+    words = np.zeros(total_length(evaluation_directory(order)), dtype=np.uint64)
+    return payload_bytes(pack(Sealed("site-1", "0" * 64), words_array(words)))
+
+
 def federated_auc(count: int = 300) -> Finding:
     """Five sites, some 659 patients and 2,000 images, a fifth each of five kinds of scores, two of them saturated."""
     found = agreement(count)
@@ -77,6 +117,7 @@ def federated_auc(count: int = 300) -> Finding:
         f"within the bound {a.held}/{count} (mean bound {a.bound:.1e})"
         for name, a in found.items()
     )
+    told += f"; a site sends {sent_under_masks() / 1024:.0f} KiB at 1,024 bins under masks"
     fine = found["1024"].auc <= 3e-5 and found["1024"].error_most <= 1e-6 and found["64"].auc <= 1e-3
     want = f"1024: AUC RMS ≤ 3e-5, standard error ≤ 1e-6 in each; 64: AUC RMS ≤ 1e-3; merged: {count} bounds hold"
     return Finding(told, want, fine and found["64 merged"].held == count)
@@ -84,7 +125,9 @@ def federated_auc(count: int = 300) -> Finding:
 
 @dataclass(frozen=True)
 class Coverage:
-    """Shares of 95 % intervals that hold the true AUC: central, from sums, from merged sums, and of images for patients."""
+    """Shares of 95 % intervals that hold the true AUC: central, from sums, from merged sums,
+    and of images for patients.
+    """
 
     central: float
     sums: float

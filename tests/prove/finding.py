@@ -27,7 +27,9 @@ Proof = Callable[[], Finding]
 
 
 def by_pytest(test: str, *, want: str, value: float | None = None, **environment: str) -> Finding:
-    """Run one test, `file::name`; `value` is what stands in the table where it passes, else what pytest complains of first."""
+    """Run one test, `file::name`; `value` is what stands in the table where it passes,
+    else what pytest complains of first.
+    """
     line = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "timeout=3600", test]
     done = subprocess.run(
         line, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, check=False

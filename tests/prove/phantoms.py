@@ -33,13 +33,15 @@ FROM_SCRATCH = Training(epochs=30, batch_size=16, optimizer=AdamW(learning_rate=
 def shift_dial() -> Finding:
     """LymphUs's two centers at four shifts; the default model from scratch, trained on every case of one center.
 
-    Tested on every case of fresh phantoms: of the same machine (own), and of the other (elsewhere); mean over two seeds.
+    Tested on every case of fresh phantoms: of the same machine (own), and of the other (elsewhere); mean over two
+    seeds.
     """
     use_threads(1)
     found = {shift: _own_and_elsewhere(shift) for shift in SHIFTS}
     losses = {shift: float(np.mean(own) - np.mean(elsewhere)) for shift, (own, elsewhere) in found.items()}
     told = "; ".join(
-        f"shift {shift:g}: own {min(own):.3f} to {max(own):.3f}, elsewhere {np.mean(elsewhere):.3f}, lost {losses[shift]:.3f}"
+        f"shift {shift:g}: own {min(own):.3f} to {max(own):.3f}, elsewhere {np.mean(elsewhere):.3f}, lost "
+        f"{losses[shift]:.3f}"
         for shift, (own, elsewhere) in found.items()
     )
     grows = all(losses[a] < losses[b] + NOISE for a, b in itertools.pairwise(SHIFTS)) and losses[1.5] > losses[1.0]

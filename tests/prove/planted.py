@@ -82,7 +82,9 @@ BUGS: dict[str, Bug] = {
 
 
 def game(epsilon: float, seed: int, bug: Bug | None = None) -> float:
-    """The bound that one audit finds of a mechanism made for `epsilon`: 40 patients with images, 1,000 canaries of 4."""
+    """The bound that one audit finds of a mechanism made for `epsilon`:
+    40 patients with images, 1,000 canaries of 4.
+    """
     base, people = _lesson()
     mechanism, steps = plan(epsilon)
     chosen, longer = (bug.make(), bug.longer) if bug else (real_step, 1)

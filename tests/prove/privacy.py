@@ -50,7 +50,9 @@ def account_agrees() -> Finding:
 
 
 def ledger_killed() -> Finding:
-    """Nothing released goes unrecorded, no cap is crossed, no chain breaks; the value is how often a round was spent twice."""
+    """Nothing released goes unrecorded, no cap is crossed, no chain breaks;
+    the value is how often a round was spent twice.
+    """
     with tempfile.TemporaryDirectory() as folder:
         found = kill(Path(folder), KILLS, 1)
     want = f"{KILLS} kills, recorded spend ≥ real spend after each, at most one round spent twice"

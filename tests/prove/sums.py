@@ -27,10 +27,13 @@ def sums_exact() -> Finding:
 
 
 def sums_uniform() -> Finding:
-    """The server's view of one site over many evaluations of the same numbers, and of its difference from run to run."""
+    """The server's view of one site over many evaluations of the same numbers,
+    and of its difference from run to run.
+    """
     return by_pytest(
         "tests/server/test_secure_sums.py::test_the_servers_view_of_one_site_is_uniform",
-        want=f"{VIEWS} evaluations: bytes, sizes and bits of a site's words are uniform at p > 1e-9, each way of looking",
+        want=f"{VIEWS} evaluations: bytes, sizes and bits of a site's words are uniform at p > 1e-9, each way of "
+        "looking",
         value=VIEWS,
         SONOFED_VIEWS=str(VIEWS),
     )

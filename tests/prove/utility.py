@@ -1,7 +1,7 @@
 """What patients' privacy costs in AUC: heads over features of frozen weights, by size of the sites and ε.
 
-Phantom patients are lumps of seeds that the weights never saw, two crops each; three sites of equal size, FedAvg over ten
-rounds, the site's own private steps. BUS-BRA's three devices are the sites where the data are there.
+Phantom patients are lumps of seeds that the weights never saw, two crops each; three sites of equal size, FedAvg over
+ten rounds, the site's own private steps. BUS-BRA's three devices are the sites where the data are there.
 """
 
 from __future__ import annotations

@@ -53,7 +53,8 @@ class Folder:
         row: dict[str, Any] = {
             "arm": arm, "protocol": protocol, "seed": seed, "site": site, "held_out": site not in trained_on,
             "trained_on": list(trained_on), "predictions": place, "n_images": self.cases, "n_patients": self.cases // 2,
-            "auc": auc, "auc_low": max(0.0, auc - 0.05), "auc_high": min(1.0, auc + 0.04), "threshold": 0.31, "why": None,
+            "auc": auc, "auc_low": max(0.0, auc - 0.05), "auc_high": min(1.0, auc + 0.04),
+            "threshold": 0.31, "why": None,
         }  # fmt: skip
         row |= {name: round(float(rng.uniform(0.1, 1.0)), 4) for name in _NUMBERS}
         row |= given
@@ -106,8 +107,8 @@ class Folder:
                     for round_ in range(1, 11):
                         self._learning(run, round_, left_out)
                     self.events.append({"event": "model", "run": run, "arm": arm, "seed": seed, "seconds": 61.4})
-        self.events.append({"event": "failure", "run": "federated/in-federation/seed-0", "round": 3, "site": self.sites[0],
-                            "why": "no answer within 60 s"})  # fmt: skip
+        self.events.append({"event": "failure", "run": "federated/in-federation/seed-0", "round": 3,
+                            "site": self.sites[0], "why": "no answer within 60 s"})  # fmt: skip
         for i, site in enumerate(self.sites):
             levels = np.exp(-(((np.arange(64) - 18 - 7 * i) / 11.0) ** 2)) * 90_000
             texture = {"mean gray": [0.3 + 0.1 * i, 0.06], "contrast": [0.18 - 0.02 * i, 0.03],
@@ -145,7 +146,8 @@ class Folder:
     def write(self, **config: Any) -> Path:
         """Write results.json, config.toml and records.jsonl; returns the run folder."""
         experiment: dict[str, Any] = {
-            "name": "busbra", "task": {"name": "breast-lesion", "classes": ["benign", "malignant"], "positive": "malignant"},
+            "name": "busbra",
+            "task": {"name": "breast-lesion", "classes": ["benign", "malignant"], "positive": "malignant"},
             "sites": [{"id": site, "role": "train"} for site in self.sites], "seed": 0, "threads": 1,
             "evaluation": {"looks": 2}, "comparison": {"seeds": self.seeds},
         } | config  # fmt: skip
@@ -153,8 +155,9 @@ class Folder:
         document = {
             "config": experiment,
             "budget": {"sample_gradients": 38_400, "per_arm": dict.fromkeys(arms, 38400 * self.seeds * 4)},
-            "provenance": {"commit": "3b9ac0ffee", "dirty": False, "versions": {"torch": "2.15.0"}, "processor": "x86-64",
-                           "device": "cpu", "threads": 1, "data": dict.fromkeys(self.sites, "ab" * 32)},
+            "provenance": {"commit": "3b9ac0ffee", "dirty": False, "versions": {"torch": "2.15.0"},
+                           "processor": "x86-64", "device": "cpu", "threads": 1,
+                           "data": dict.fromkeys(self.sites, "ab" * 32)},
             "rows": self.rows, "contrasts": self.contrasts,
         }  # fmt: skip
         (self.root / "results.json").write_text(json.dumps(document))

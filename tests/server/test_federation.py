@@ -49,7 +49,9 @@ def answering(*, lose: str = "", poison: str = "") -> ClientApp:
 
 
 class NamedGrid(LocalGrid):
-    """A grid whose nodes were registered under names, and where errors come from the server's own number, as Flower does."""
+    """A grid whose nodes were registered under names, and where errors come from the server's own number,
+    as Flower does.
+    """
 
     names: tuple[str, ...] = ()
 

@@ -111,7 +111,9 @@ def test_links_and_definitions_lead_somewhere(run: Path) -> None:
 
 
 class Hovers(HTMLParser):
-    """What a mouse alone would show: `title` of elements and of SVG groups, with the words of the figure they are in."""
+    """What a mouse alone would show: `title` of elements and of SVG groups,
+    with the words of the figure they are in.
+    """
 
     def __init__(self, html: str) -> None:
         super().__init__(convert_charrefs=True)

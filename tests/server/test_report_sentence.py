@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from server.model_card import write_model_card
 from server.report.numbers import decimal, precision_for, signed
-from server.report.reading import Contrast, read_run
+from server.report.reading import read_run
 from server.report.sentence import _clause, answer, reservations
+from server.statistics import Contrast
 from tests.server.report_folder import Folder
 
 LOCO = "leave-one-center-out"

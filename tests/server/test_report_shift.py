@@ -1,4 +1,6 @@
-"""What the report says of shift and of sums alone: cards, AUC with its largest error, the paired test beside the bootstrap."""
+"""What the report says of shift and of sums alone: cards, AUC with its largest error,
+the paired test beside the bootstrap.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +71,9 @@ def test_without_cards_the_page_says_so(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("bound", "coarse"), [(0.004, False), (0.2, True)])
 def test_sums_are_shown_with_their_largest_error(tmp_path: Path, bound: float, coarse: bool) -> None:
-    """An interval narrower than the error of its middle would claim too much: it is left out, in the paired test too."""
+    """An interval narrower than the error of its middle would claim too much:
+    it is left out, in the paired test too.
+    """
     told = {
         "auc_federated": 0.8123,
         "auc_federated_bound": bound,

@@ -245,7 +245,9 @@ def test_secrets_of_an_attempt_that_nobody_finished_are_forgotten(tmp_path: Path
     ],
 )
 def test_terms_that_were_changed_for_one_site(tmp_path: Path, change: Any, expected: str | None) -> None:
-    """The site refuses in one line; where the terms are sound by themselves, the total is noise and not the server's."""
+    """The site refuses in one line; where the terms are sound by themselves,
+    the total is noise and not the server's.
+    """
     sites = sites_at(tmp_path, 4)
     sites.tamper = lambda terms, site: change(terms) if site == "ash" else terms
     if expected is None:
@@ -269,7 +271,9 @@ def views(base: Path, *, count: int = 4) -> Iterator[tuple[Sites, Terms]]:
 
 
 def uniformity(words: Words) -> float:
-    """The smallest of three p-values that words (n,) are uniform: bytes by chi-square, size by Kolmogorov–Smirnov, bits."""
+    """The smallest of three p-values that words (n,) are uniform:
+    bytes by chi-square, size by Kolmogorov–Smirnov, bits.
+    """
     flat = words.ravel()
     octets = np.bincount(flat.view(np.uint8), minlength=256)
     bits = (flat[:, None] >> np.arange(64, dtype=np.uint64) & np.uint64(1)).sum(axis=0)
@@ -306,7 +310,9 @@ def made_keys(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, str], bytes]:
 
 
 def collected(base: Path, made: Any, *, site: str = "ash", friend: str = "cedar") -> dict[str, Words]:
-    """One site's words over many runs: as sent, without its own mask, and without all masks but that with its friend."""
+    """One site's words over many runs: as sent, without its own mask,
+    and without all masks but that with its friend.
+    """
     found: dict[str, list[Words]] = {"sent": [], "opened": [], "coalition": []}
     for sites, terms in views(base):
         private = {key.site: made[key.public] for key in terms.keys}

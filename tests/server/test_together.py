@@ -149,7 +149,9 @@ def test_all_cases_from_sums_alone(tmp_path: Path) -> None:
 
 
 def test_an_interval_that_would_claim_too_much_is_left_out(tmp_path: Path) -> None:
-    """Cells of six patients at sites of a dozen: the AUC may err by more than half of its interval, and results say so."""
+    """Cells of six patients at sites of a dozen: the AUC may err by more than half of its interval,
+    and results say so.
+    """
     rows, _, _ = evaluated(tmp_path / "run", three_sites(tmp_path, dict.fromkeys(SIZES, 6)))
     row = rows["all"]
     assert (row["auc_low"], row["auc_high"], row["why"]) == (None, None, "coarse")

@@ -1,4 +1,6 @@
-"""The audit: its bound against exact cases, that it spares the real mechanism and finds planted mistakes, its attacks, its page."""
+"""The audit: its bound against exact cases, that it spares the real mechanism and finds planted mistakes,
+its attacks, its page.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ PRIVACY: dict[str, Any] = {"kind": "patient", "epsilon": 8.0, "patients_per_step
 
 
 def test_with_one_coin_the_bound_is_the_definition() -> None:
-    """m = 1: an attacker right with probability τ under one coin is wrong with Φ(Φ⁻¹(τ) − μ) or more under the other."""
+    """m = 1: an attacker right with probability τ under one coin is wrong with Φ(Φ⁻¹(τ) − μ) or more under the
+    other.
+    """
     from scipy.stats import norm
 
     for mu in (0.5, 1.0, 2.0, 4.0, 6.0):

@@ -123,7 +123,8 @@ def test_pictures_lie_where_the_data_set_has_them(small: Path) -> None:
     assert {path.split("/")[1] for path in paths} == people
     for path in paths:
         at_tal = "TAL" in path
-        pattern = r"image_Data/TAL\d{5}/\d\d_\d\d_\d{4}_\d\d_\d\d_\d\d/Image\.jpg" if at_tal else r"image_Data/BEH\d{5}/Image\d+\.jpg"  # fmt: skip
+        tal, beh = r"TAL\d{5}/\d\d_\d\d_\d{4}_\d\d_\d\d_\d\d/Image\.jpg", r"BEH\d{5}/Image\d+\.jpg"
+        pattern = f"image_Data/{tal if at_tal else beh}"
         assert re.fullmatch(pattern, path)
         with Image.open(small / path) as image:
             assert (image.format, image.mode) == ("JPEG", "RGB")

@@ -1,4 +1,6 @@
-"""Privacy in the round loop: spent, shown and recorded before anything leaves, and nothing that follows from a count."""
+"""Privacy in the round loop: spent, shown and recorded before anything leaves,
+and nothing that follows from a count.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Repair without labels in a comparison: beside the main rows, at centers that the model never saw, and in the report."""
+"""Repair without labels in a comparison: beside the main rows, at centers that the model never saw,
+and in the report.
+"""
 
 from __future__ import annotations
 

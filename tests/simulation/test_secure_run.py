@@ -1,4 +1,6 @@
-"""Secure sums through Flower's apps: the same results as in the clear, no sums on the wire, and a site that drops out."""
+"""Secure sums through Flower's apps: the same results as in the clear, no sums on the wire,
+and a site that drops out.
+"""
 
 from __future__ import annotations
 
@@ -45,8 +47,8 @@ CLOSE = ("brier", "ece", "expected", "log_oe_variance")
 
 
 class WatchedGrid(LocalGrid):
-    """Hands every message and reply to `seen`; the node that `lose` names by type and place loses its answer, once, and the
-    second node the answers to those of its orders to seal that `drop` counts.
+    """Hands every message and reply to `seen`; the node that `lose` names by type and place loses its answer, once, and
+    the second node the answers to those of its orders to seal that `drop` counts.
     """
 
     def __init__(

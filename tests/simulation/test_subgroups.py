@@ -1,4 +1,6 @@
-"""Groups of patients: no group under the policy's size, none that follows by subtraction, numbers as counted by hand."""
+"""Groups of patients: no group under the policy's size, none that follows by subtraction,
+numbers as counted by hand.
+"""
 
 from __future__ import annotations
 
