@@ -1,7 +1,8 @@
-"""The sum that privacy protects: each unit's mean gradient, clipped, added up; in two ways, of one result.
+"""The sum that privacy protects: each unit's mean gradient, clipped, added up; in three ways, of one result.
 
-`by_patient` makes one backward pass per unit: the quicker way on a processor. `by_sample` lets Opacus keep each image's
-gradient and averages them by unit: the quicker way where a GPU would idle on a few images. A unit is a patient, or an image.
+`by_patient` makes one backward pass per unit, plainly. `by_sample` lets Opacus keep each image's gradient and averages
+them by unit: the quicker way where a GPU would idle on a few images. `client.joint_gradients.by_pack` passes units some at
+a time: the quicker way on a processor. A unit is a patient, or an image.
 
 A unit whose gradient or its norm is not finite counts as zero. Norms and sums are at least float32, whatever autocast says.
 Taking one unit away moves the sum by at most its sensitivity, up to the rounding of float32 (below 1e-5 of it for some
@@ -20,13 +21,17 @@ __all__ = [
     "add_clipped",
     "by_patient",
     "by_sample",
+    "clip_factors",
     "image_losses",
     "noisy_mean",
+    "packs",
 ]
 
 import math
 import warnings
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -38,15 +43,15 @@ from torch.nn import functional as F
 from client.augment import augment, normalise
 from client.precision import Place
 from common.config import Augmentation
-from common.convolution import Conv, few_at_a_time
-from common.entropy import Entropy
+from common.convolution import Conv
+from common.entropy import PIECE, Coins, Entropy
 from common.model import AttentionNet
 from common.norm import GroupNorm
 from common.patches import unfold_patches
 
-Way = Literal["by-patient", "by-sample"]
-_PIECE = 1 << 17
-"""Values that get their noise at a time."""
+Way = Literal["by-pack", "by-patient", "by-sample"]
+_AHEAD = 4
+"""Pieces of noise that may wait for a thread."""
 
 
 @dataclass(frozen=True)
@@ -123,18 +128,13 @@ class Lesson:
 
 def by_patient(lesson: Lessons, units: Sequence[Unit], *, clip: float) -> ClippedSum:
     """One backward pass per unit; no more images in memory than one unit has."""
-    total = [torch.zeros_like(parameter) for parameter in lesson.trained]
-    same = [torch.empty_like(sum_) for sum_ in total] if lesson.where.bf16 else []
-    with few_at_a_time(lesson.model, bf16=lesson.where.bf16):
-        trained = lesson.trained
-        for unit in units:
-            gradients = list(torch.autograd.grad(lesson.losses([unit]).mean(), trained, materialize_grads=True))
-            if same:
-                torch._foreach_copy_(same, gradients)
-                gradients = same
-            norm = _norm(gradients)
-            if norm < math.inf:
-                torch._foreach_add_(total, gradients, alpha=min(1.0, clip / norm) if norm else 0.0)
+    trained = lesson.trained
+    total = [torch.zeros_like(parameter) for parameter in trained]
+    for unit in units:
+        gradients = list(torch.autograd.grad(lesson.losses([unit]).mean(), trained, materialize_grads=True))
+        norm = _norm(gradients)
+        if norm < math.inf:
+            torch._foreach_add_(total, gradients, alpha=min(1.0, clip / norm) if norm else 0.0)
     return ClippedSum(total, clip)
 
 
@@ -153,7 +153,7 @@ def by_sample(lesson: Lessons, units: Sequence[Unit], *, clip: float, images: in
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Full backward hook is firing")  # images need no gradient
-            for pack in _packs(units, images):
+            for pack in packs(units, images):
                 _add_pack(total, lesson, pack, clip=clip)
     finally:
         hooks.remove_hooks()
@@ -165,7 +165,7 @@ def by_sample(lesson: Lessons, units: Sequence[Unit], *, clip: float, images: in
     return ClippedSum(total, clip)
 
 
-def _packs(units: Sequence[Unit], images: int) -> Iterator[list[Unit]]:
+def packs(units: Sequence[Unit], images: int) -> Iterator[list[Unit]]:
     """Units in turn, together while they have at most `images` images; none is ever split."""
     pack: list[Unit] = []
     for unit in units:
@@ -237,11 +237,16 @@ def add_clipped(total: list[Tensor], means: list[Tensor], *, clip: float) -> Non
     norms = torch.linalg.vector_norm(
         torch.stack([torch.linalg.vector_norm(mean.flatten(1), dim=1).double() for mean in means]), dim=0
     )
-    finite = norms < torch.inf
-    factors = torch.where(finite & (norms > 0), (clip / norms).clamp_max(1), 0)
+    factors, finite = clip_factors(norms, clip=clip)
     for sum_, mean in zip(total, means, strict=True):
         mean[~finite] = 0
         sum_ += torch.tensordot(factors.to(mean), mean, 1)
+
+
+def clip_factors(norms_U: Tensor, *, clip: float) -> tuple[Tensor, Tensor]:
+    """What each unit's gradient is multiplied by, (U,), and whether its norm is finite at all; where it is not, zero."""
+    finite_U = norms_U < torch.inf
+    return torch.where(finite_U & (norms_U > 0), (clip / norms_U).clamp_max(1), 0), finite_U
 
 
 def _unit_means(parameter: Any, owner: Tensor, counts: Tensor) -> Tensor:
@@ -261,15 +266,35 @@ def noisy_mean(clipped: ClippedSum, *, noise_multiplier: float, divisor: float, 
     Rounded to a power of two near 2⁻¹⁸ of the noise's standard deviation before it is divided.
     """
     sigma = noise_multiplier * clipped.sensitivity
-    grid = 2.0 ** (np.floor(np.log2(sigma)) - 18)
-    noisy = [torch.empty_like(tensor) for tensor in clipped.tensors]
-    for tensor, out in zip(clipped.tensors, noisy, strict=True):
-        for sums, mean in zip(_pieces(tensor), _pieces(out), strict=True):
-            noise = torch.from_numpy(entropy.normal(len(sums))).to(sums)
-            torch.add(sums, noise, alpha=sigma, out=mean).div_(grid).round_().mul_(grid / divisor)
-    return noisy
+    grid = 2.0 ** (math.floor(math.log2(sigma)) - 18)
+    means = [torch.empty_like(tensor) for tensor in clipped.tensors]
+    ahead: deque[Future[None]] = deque()
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        for sum_, mean in zip(_pieces(clipped.tensors), _pieces(means), strict=True):
+            coins = entropy.coins(len(sum_))
+            ahead.append(pool.submit(_add_noise, sum_, mean, coins, sigma=sigma, grid=grid, divisor=divisor))
+            if len(ahead) > _AHEAD:
+                ahead.popleft().result()
+    for each in ahead:
+        each.result()
+    return means
 
 
-def _pieces(tensor: Tensor) -> Sequence[Tensor]:
-    """A dense tensor's values in the order of its memory, as views that fit the processor's cache."""
-    return torch.split(tensor.as_strided((tensor.numel(),), (1,)), _PIECE)
+def _add_noise(sum_: Tensor, mean: Tensor, coins: Coins, *, sigma: float, grid: float, divisor: float) -> None:
+    """In numpy: torch's own threads would wait for one another inside these."""
+    sums = sum_.cpu().numpy()
+    values = coins.normal().astype(sums.dtype, copy=False)
+    values *= sigma
+    values += sums
+    values *= 1 / grid
+    np.rint(values, out=values)
+    if mean.device.type == "cpu":
+        np.multiply(values, grid / divisor, out=mean.numpy())
+    else:
+        mean.copy_(torch.from_numpy(values * (grid / divisor)))
+
+
+def _pieces(tensors: Sequence[Tensor]) -> Iterator[Tensor]:
+    """Dense tensors' values in the order of their memory, as views that fit the processor's cache."""
+    for tensor in tensors:
+        yield from torch.split(tensor.as_strided((tensor.numel(),), (1,)), PIECE)

@@ -7,9 +7,9 @@ would tell of it.
 
 from __future__ import annotations
 
-__all__ = ["PrivateData", "Sample", "private_steps", "sample", "step_gradients", "training_only"]
+__all__ = ["PrivateData", "Sample", "private_steps", "quickest_way", "sample", "step_gradients", "training_only"]
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from client.joint_gradients import by_pack, units_pass_apart
 from client.memory import keep_freed_memory
 from client.precision import Place, place
 from client.private_features import SeenLesson, by_formula
@@ -31,6 +32,8 @@ from common.model import AttentionNet
 from common.privacy import Mechanism
 
 Sample = list[Unit]
+_PASS_APART: dict[Hashable, bool] = {}
+"""What `units_pass_apart` found in this process, for a model's layers, place and image size."""
 
 
 @dataclass(frozen=True)
@@ -65,19 +68,19 @@ def private_steps(
 ) -> Trained:
     """Make `steps` private optimizer steps on the model, in place; `train` explains what is not said here.
 
-    Each step takes a Poisson sample of patients; an empty one still makes a step, of noise alone. `way` is chosen by the
-    device where it is None. Memory holds at most `plan.batch_size` images at a time, or one patient's. The loss is not
+    Each step takes a Poisson sample of patients; an empty one still makes a step, of noise alone. `way` is the
+    quickest where it is None. Memory holds at most `plan.batch_size` images at a time, or one patient's. The loss is not
     told, and `samples` is what the plan expects, not what was drawn. BadInput where the model or the plan looks at more
     than one patient at a time.
     """
     require_apart(model, plan)
     where = place(model, side=data.crops.shape[-1], precision=plan.precision, layout=plan.layout)
-    way = way or ("by-sample" if where.device.type == "cuda" else "by-patient")
     if where.device.type == "cpu":
         keep_freed_memory()
     people = data.by_patient()
     with training_only(model, mechanism.trains):
         lesson = _lesson(model, data, plan, where, mechanism)
+        way = way or quickest_way(lesson)
         optimizer = optimizer or make_optimizer(model, plan)
         anchor = [parameter.detach().clone() for parameter in lesson.trained] if proximal else []
         model.train()
@@ -131,10 +134,24 @@ def _some(rows: np.ndarray, most: int, seed: int) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).choice(rows, size=most, replace=False))
 
 
+def quickest_way(lesson: Lessons) -> Way:
+    """On a GPU by sample; otherwise packs, where units that pass together do not touch each other's gradients."""
+    if lesson.where.device.type == "cuda":
+        return "by-sample"
+    if not isinstance(lesson, Lesson):
+        return "by-patient"
+    kind = (str(lesson.model), lesson.where, lesson.crops.shape[1:], torch.get_num_threads())
+    if kind not in _PASS_APART:
+        _PASS_APART[kind] = units_pass_apart(lesson)
+    return "by-pack" if _PASS_APART[kind] else "by-patient"
+
+
 def _clipped(lesson: Lessons, units: Sample, mechanism: Mechanism, way: Way, *, images: int) -> ClippedSum:
     if isinstance(lesson, SeenLesson):
         return by_formula(lesson, units, clip=mechanism.clip)
     match way:
+        case "by-pack":
+            return by_pack(lesson, units, clip=mechanism.clip)
         case "by-patient":
             return by_patient(lesson, units, clip=mechanism.clip)
         case "by-sample":

@@ -9,19 +9,13 @@ the weight's gradient of the smallest maps one product of unfolded patches (im2c
     7 × 7              joined                      joined
     14 × 14            as torch does it            joined
 
-Where few images pass at a time, as in training by patient, oneDNN spends more on bringing the weights into its own layout
-than on the sums: there all three sums are products, which read the weights as they lie.
-
-Shapes: B images, C channels in, O channels out, H × W positions in, h × w positions out, K taps a side, J images joined,
-P = B · h · w.
+Shapes: B images, C channels in, O channels out, H × W positions in, h × w positions out, K taps a side, J images joined.
 """
 
 from __future__ import annotations
 
-__all__ = ["Conv", "few_at_a_time", "joined", "replace_convolutions", "separated"]
+__all__ = ["Conv", "joined", "replace_convolutions", "separated"]
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,29 +24,18 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from common.patches import Products, unfold_patches
+from common.patches import unfold_patches
 
 _TINY, _SMALL, _MIDDLE = 4, 7, 14
 """Sides of the largest results in each line of the table above (LOG.md has the figures)."""
 _COLUMNS, _POSITIONS = 28, 200
 """Joined rows fill two tiles, and joined maps have positions enough for the weights that they meet."""
-_FEW = 256
-"""The most positions of a batch, P, for which all three products are the quicker way where weights do not change."""
 
 
 class Conv(nn.Conv2d):
     """nn.Conv2d, the same values and parameters."""
 
-    few = False
-    """Whether few images pass at a time; `few_at_a_time` says so."""
-
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if self._has_few_positions(input):
-            low = torch.is_autocast_enabled("cpu")
-            dtype = torch.get_autocast_dtype("cpu") if low else input.dtype
-            with torch.autocast("cpu", enabled=False):
-                z: Tensor = Products.apply(input.to(dtype), weight.to(dtype), self.stride, self.padding)
-                return z
         if not self._is_small(input):
             plain: Tensor = super()._conv_forward(input, weight, bias)
             return plain
@@ -60,18 +43,6 @@ class Conv(nn.Conv2d):
         with torch.autocast("cpu", enabled=False):
             y: Tensor = _OverSmallMaps.apply(input.bfloat16(), weight.bfloat16(), geometry)
             return y
-
-    def _has_few_positions(self, x: Tensor) -> bool:
-        positions = len(x) * (x.shape[-2] // self.stride[0]) * (x.shape[-1] // self.stride[1])
-        return (
-            self.few
-            and positions <= _FEW
-            and self.bias is None
-            and self.groups == 1
-            and self.dilation == (1, 1)
-            and x.device.type == "cpu"
-            and torch.is_grad_enabled()
-        )
 
     def _is_small(self, x: Tensor) -> bool:
         taps, stride = self.kernel_size[0], self.stride[0]
@@ -91,26 +62,6 @@ class Conv(nn.Conv2d):
             and x.is_contiguous(memory_format=torch.channels_last)
             and self.weight.is_contiguous(memory_format=torch.channels_last)
         )
-
-
-@contextmanager
-def few_at_a_time(model: nn.Module, *, bf16: bool) -> Iterator[None]:
-    """While it lasts, each `Conv` below `model` expects passes of few images, between which weights do not change.
-
-    With `bf16` their weights are bf16 copies, made once where autocast would make them for each pass: a gradient is then
-    asked for of `Conv.weight` as it is meanwhile.
-    """
-    layers = [module for module in model.modules() if isinstance(module, Conv)]
-    weights = [layer.weight for layer in layers]
-    try:
-        for layer, weight in zip(layers, weights, strict=True):
-            layer.few = True
-            if bf16:
-                layer.weight = nn.Parameter(weight.detach().bfloat16(), requires_grad=weight.requires_grad)
-        yield
-    finally:
-        for layer, weight in zip(layers, weights, strict=True):
-            layer.few, layer.weight = False, weight
 
 
 def replace_convolutions(model: nn.Module) -> None:

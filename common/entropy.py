@@ -6,16 +6,17 @@ knows the noise subtracts it.
 
 from __future__ import annotations
 
-__all__ = ["Entropy"]
+__all__ = ["PIECE", "Coins", "Entropy"]
 
 import os
+from dataclasses import dataclass
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
 from numpy.typing import NDArray
 
-_PIECE = 1 << 17
+PIECE = 1 << 17
 """Normal values drawn at a time, so that what they are made of stays in the processor's cache."""
 _ZEROS = memoryview(bytes(1 << 20))
 """What is encrypted."""
@@ -44,29 +45,45 @@ class Entropy:
 
     def normal(self, count: int) -> NDArray[np.float32]:
         """`count` values of N(0, 1) by Box and Muller's transform; the radius in float64, so tails reach 8.6 σ."""
-        values = np.empty(count + count % 2, dtype=np.float32)
-        for at in range(0, len(values), _PIECE):
-            piece = values[at : at + _PIECE]
-            self._fill(piece)
-        return values[:count]
+        values = np.empty(count, dtype=np.float32)
+        for at in range(0, count, PIECE):
+            values[at : at + PIECE] = self.coins(min(PIECE, count - at)).normal()
+        return values
 
-    def _fill(self, piece: NDArray[np.float32]) -> None:
-        half = len(piece) // 2
-        square = np.log(_to_uniform(self.words(half)))
-        square *= -2
-        radius = np.sqrt(square, out=square).astype(np.float32)
-        bits = np.empty(half, dtype=np.int32)
-        self._draw(bits)
-        turn = bits.astype(np.float32)
-        turn *= np.float32(np.pi * 2.0**-31)
-        np.multiply(radius, np.cos(turn), out=piece[:half])
-        np.multiply(radius, np.sin(turn, out=turn), out=piece[half:])
+    def coins(self, count: int) -> Coins:
+        """What `count` values of N(0, 1) are made of, so that making them may wait, or be done elsewhere."""
+        half = -(-count // 2)
+        words, turns = self.words(half), np.empty(half, dtype=np.int32)
+        self._draw(turns)
+        return Coins(words, turns, count)
 
     def _draw(self, into: NDArray[np.uint64] | NDArray[np.int32]) -> None:
         """Overwrite `into` with the stream's next bytes."""
         for at in range(0, into.nbytes, len(_ZEROS)):
             size = min(len(_ZEROS), into.nbytes - at)
             self._stream.update_into(_ZEROS[:size], into.view(np.uint8).data[at : at + size])
+
+
+@dataclass(frozen=True)
+class Coins:
+    """Random bits for `count` normal values: 64 of each pair for the radius and 32 for the angle. Good for one use."""
+
+    words: NDArray[np.uint64]
+    turns: NDArray[np.int32]
+    count: int
+
+    def normal(self) -> NDArray[np.float32]:
+        """The values; see `Entropy.normal`."""
+        half = len(self.words)
+        values = np.empty(2 * half, dtype=np.float32)
+        square = np.log(_to_uniform(self.words))
+        square *= -2
+        radius = np.sqrt(square, out=square).astype(np.float32)
+        turn = self.turns.astype(np.float32)
+        turn *= np.float32(np.pi * 2.0**-31)
+        np.multiply(radius, np.cos(turn), out=values[:half])
+        np.multiply(radius, np.sin(turn, out=turn), out=values[half:])
+        return values[: self.count]
 
 
 def _to_uniform(words: NDArray[np.uint64]) -> NDArray[np.float64]:

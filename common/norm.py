@@ -12,9 +12,10 @@ Shapes: B samples, C channels, H × W positions, G groups.
 
 from __future__ import annotations
 
-__all__ = ["GroupNorm", "Norm", "affine", "channel_sums", "norm_layer"]
+__all__ = ["ByPart", "GroupNorm", "Norm", "affine", "channel_sums", "norm_layer"]
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
@@ -30,11 +31,23 @@ _WORTH_A_LOOP = 16_384
 """Values per sample above which a loop over samples beats a copy to the contiguous layout and back."""
 
 
+@dataclass(frozen=True)
+class ByPart:
+    """Who wants the gradients of weight and bias by part of the batch: both (parts, C), told in the backward pass."""
+
+    parts: Sequence[slice]
+    tell: Callable[[Tensor, Tensor], None]
+
+
 class GroupNorm(nn.GroupNorm):
     """`torch.nn.GroupNorm`, with the parameters' names and the values of that class (Wu and He 2018)."""
 
+    by_part: ByPart | None = None
+
     def forward(self, input: Tensor) -> Tensor:
         """Normalise (B, C, H, W) over each group of channels of each sample."""
+        if self.by_part is not None:
+            return self._told(input if input.requires_grad else input.detach().requires_grad_(), self.by_part)
         slow = input.ndim == 4 and not input.is_cuda and not input.is_contiguous()
         if not slow or not input.is_contiguous(memory_format=torch.channels_last):
             return F.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
@@ -44,30 +57,61 @@ class GroupNorm(nn.GroupNorm):
         y_BCHW: Tensor = _ChannelsLast.apply(input, self.weight, self.bias, self.num_groups, self.eps)
         return y_BCHW
 
+    def _told(self, x: Tensor, by_part: ByPart) -> Tensor:
+        args = (self.weight, self.bias, self.num_groups, self.eps, by_part)
+        if not x.is_contiguous() and not x.is_cuda and x[0].numel() > _WORTH_A_LOOP:
+            y: Tensor = _ChannelsLast.apply(x.contiguous(memory_format=torch.channels_last), *args)
+            return y
+        y = _Contiguous.apply(x.contiguous(), *args)
+        return y if x.is_contiguous() else y.contiguous(memory_format=torch.channels_last)
+
+
+class _Contiguous(torch.autograd.Function):
+    """torch's own kernels, the backward one part after the other."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, by_part: ByPart) -> Tensor:
+        y, mean_BG, rate_BG = _aten.native_group_norm(x, weight, bias, *_sizes(x), groups, eps)
+        ctx.save_for_backward(x, weight, mean_BG, rate_BG)
+        ctx.groups, ctx.by_part = groups, by_part
+        return y  # type: ignore[no-any-return]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None, None, None, None, None]:
+        x, weight, mean_BG, rate_BG = ctx.saved_tensors
+        dy, dx, told = dy.contiguous(), torch.empty_like(x), []
+        for part in ctx.by_part.parts:
+            dx[part], *both = _aten.native_group_norm_backward(
+                dy[part], x[part], mean_BG[part], rate_BG[part], weight, *_sizes(x[part]), ctx.groups, [True] * 3
+            )
+            told.append(both)
+        ctx.by_part.tell(*(torch.stack(each) for each in zip(*told, strict=True)))
+        return dx, None, None, None, None, None
+
+
+def _sizes(x: Tensor) -> tuple[int, int, int]:
+    return len(x), x.shape[1], x[0, 0].numel()
+
 
 class _ChannelsLast(torch.autograd.Function):
     """Group normalisation of a channels-last tensor on the CPU; statistics and coefficients in float32, or float64."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:
-        zero, one = torch.zeros_like(weight), torch.ones_like(weight)
-        samples = x.chunk(len(x))
-        sums_BC, squares_BC = channel_sums(samples, samples, [zero] * len(x), [one] * len(x), eps=0.0)
-        size = x[0].numel() // groups
-        mean_BG = sums_BC.view(len(x), groups, -1).sum(2) / size
-        square_BG = squares_BC.view(len(x), groups, -1).sum(2) / size
-        variance_BG = (square_BG - mean_BG * mean_BG).clamp_min(0)
-        mean_BC, variance_BC = (_to_channels(t, x) for t in (mean_BG, variance_BG))
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, by_part: ByPart | None = None
+    ) -> Tensor:
+        mean_BC, variance_BC = _statistics(x, weight, groups)
         y = torch.empty_like(x)
-        for sample, out, mean, variance in zip(samples, y.chunk(len(x)), mean_BC, variance_BC, strict=True):
+        for sample, out, mean, variance in zip(x.chunk(len(x)), y.chunk(len(x)), mean_BC, variance_BC, strict=True):
             affine(sample, weight, bias, mean, variance, eps, out=out)
         ctx.save_for_backward(x, weight, mean_BC, variance_BC)
-        ctx.groups, ctx.eps = groups, eps
+        ctx.groups, ctx.eps, ctx.by_part = groups, eps, by_part
         return y
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         """With x̂ = (x − m) r: dx = r (w dy − mean(w dy) − x̂ mean(w dy x̂)), the means over a sample's group."""
         x, weight, mean_BC, variance_BC = ctx.saved_tensors
         dy = dy.contiguous(memory_format=torch.channels_last)
@@ -83,7 +127,23 @@ class _ChannelsLast(torch.autograd.Function):
             affine(samples[i], from_x[i], offset[i], zero, one, 0.0, out=part)
             affine(slopes[i], from_dy[i], zero, zero, one, 0.0, out=out)
             out.add_(part)
-        return dx, weight_BC.sum(0), bias_BC.sum(0), None, None
+        if ctx.by_part is not None:
+            ctx.by_part.tell(
+                *(torch.stack([each[part].sum(0) for part in ctx.by_part.parts]) for each in (weight_BC, bias_BC))
+            )
+        return dx, weight_BC.sum(0), bias_BC.sum(0), None, None, None
+
+
+def _statistics(x: Tensor, like: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+    """The mean and variance of each sample's group, at each of its channels, (B, C) both, in the precision of `like`."""
+    none, one = like.new_zeros(x.shape[1]), like.new_ones(x.shape[1])
+    samples = x.chunk(len(x))
+    sums_BC, squares_BC = channel_sums(samples, samples, [none] * len(x), [one] * len(x), eps=0.0)
+    size = x[0].numel() // groups
+    mean_BG = sums_BC.view(len(x), groups, -1).sum(2) / size
+    square_BG = squares_BC.view(len(x), groups, -1).sum(2) / size
+    variance_BG = (square_BG - mean_BG * mean_BG).clamp_min(0)
+    return _to_channels(mean_BG, x), _to_channels(variance_BG, x)
 
 
 def channel_sums(

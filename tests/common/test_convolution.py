@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from math import isfinite
 
 import pytest
@@ -11,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from common.convolution import Conv, few_at_a_time, joined, replace_convolutions, separated
+from common.convolution import Conv, joined, replace_convolutions, separated
 from common.patches import unfold_patches
 
 LAST = torch.channels_last
@@ -124,79 +123,3 @@ def test_plain_convolutions_are_replaced_and_others_kept() -> None:
     assert kinds == [Conv, nn.Conv2d, nn.Conv2d]
     assert {name: value.shape for name, value in model.state_dict().items()} == shapes
     assert model(torch.zeros(1, 4, 9, 9)).shape == (1, 2, 3, 3)
-
-
-@settings(deadline=None, max_examples=40)
-@given(
-    batch=st.integers(1, 3),
-    channels=st.sampled_from([1, 3, 16]),
-    outputs=st.sampled_from([4, 17]),
-    height=st.integers(3, 9),
-    width=st.integers(3, 9),
-    taps=st.sampled_from([1, 3, 5]),
-    stride=st.integers(1, 2),
-    layout=st.sampled_from([torch.contiguous_format, torch.channels_last]),
-)
-def test_few_images_at_a_time_give_the_values_and_gradients_of_torch(
-    batch: int,
-    channels: int,
-    outputs: int,
-    height: int,
-    width: int,
-    taps: int,
-    stride: int,
-    layout: torch.memory_format,
-) -> None:
-    coins = torch.Generator().manual_seed(0)
-    plain = nn.Conv2d(channels, outputs, taps, stride, taps // 2, bias=False).double().to(memory_format=layout)
-    ours = Conv(channels, outputs, taps, stride, taps // 2, bias=False).double().to(memory_format=layout)
-    ours.load_state_dict(plain.state_dict())
-    x = torch.randn(batch, channels, height, width, generator=coins, dtype=torch.float64).contiguous(
-        memory_format=layout
-    )
-    slope = torch.randn(plain(x).shape, generator=coins, dtype=torch.float64)
-    found = []
-    for conv in (plain, ours):
-        seen = x.clone(memory_format=torch.preserve_format).requires_grad_()
-        with few_at_a_time(nn.Sequential(conv), bf16=False):
-            y = conv(seen)
-        assert conv is plain or (y.grad_fn is not None and "Products" in y.grad_fn.name())
-        found.append((y, *torch.autograd.grad(y, [seen, conv.weight], slope)))
-    for theirs, own in zip(*found, strict=True):
-        torch.testing.assert_close(own, theirs, rtol=1e-12, atol=1e-12)
-
-
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_few_images_in_bf16_are_as_near_to_float64_as_torch(layout: torch.memory_format) -> None:
-    coins = torch.Generator().manual_seed(0)
-    conv = Conv(32, 24, 3, 2, 1, bias=False).to(memory_format=layout)
-    x = torch.randn(3, 32, 7, 7, generator=coins).contiguous(memory_format=layout)
-    slope = torch.randn(3, 24, 4, 4, generator=coins)
-
-    def asked() -> list[Tensor]:
-        seen = x.clone(memory_format=torch.preserve_format).requires_grad_()
-        with torch.autocast("cpu", torch.bfloat16):
-            y = conv(seen)
-        return [each.double() for each in torch.autograd.grad(y, [seen, conv.weight], slope.to(y.dtype))]
-
-    theirs = asked()
-    with few_at_a_time(nn.Sequential(conv), bf16=True):
-        ours = asked()
-    assert conv.weight.dtype == torch.float32
-    true = copy.deepcopy(conv).double()
-    seen = x.double().requires_grad_()
-    wanted = torch.autograd.grad(true(seen), [seen, true.weight], slope.double())
-    for own, other, exact in zip(ours, theirs, wanted, strict=True):
-        assert float((own - exact).norm()) <= 1.3 * float((other - exact).norm())
-
-
-def test_after_few_images_a_convolution_is_what_it_was() -> None:
-    model = nn.Sequential(Conv(8, 8, 3, padding=1, bias=False))
-    weight, x = model[0].weight, torch.randn(1, 8, 5, 5)
-    with few_at_a_time(model, bf16=True):
-        assert model[0].weight.dtype == torch.bfloat16
-    y = model(x)
-    assert model[0].weight is weight
-    assert "Products" not in y.grad_fn.name()
-    with few_at_a_time(model, bf16=False), torch.no_grad():
-        assert torch.equal(model(x), y)

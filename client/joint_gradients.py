@@ -1,0 +1,176 @@
+"""Each unit's own gradient out of one forward and one backward pass of many units: the quicker way on a processor.
+
+What passes from layer to layer is computed for all units at once, and only the weights' gradients unit by unit, from what
+went into a layer and the slopes that came back. No layer of the model mixes images, so that this is each unit's gradient
+as if it passed alone, but for what the kernels round; how far that goes is for `units_pass_apart` to find out, since the
+bound on what one unit can move rests on it.
+
+Shapes: U units of a pack, B images of theirs, in turn, N values of a parameter; those of a convolution's weight lie in
+memory as channels-last has them, whatever the parameter's own layout.
+"""
+
+from __future__ import annotations
+
+__all__ = ["by_pack", "units_pass_apart"]
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from client.layer_gradients import write_gradients
+from client.private_gradients import ClippedSum, Lesson, Lessons, Unit, clip_factors, packs
+from common.norm import ByPart, GroupNorm
+
+_IMAGES = {True: 48, False: 24}
+"""Images that pass together in bf16 and otherwise: the more the quicker, but each unit's gradient is held until its norm
+is known."""
+_PIECE = 1 << 16
+"""Values of each unit that are brought to float32 at a time."""
+
+
+def by_pack(lesson: Lessons, units: Sequence[Unit], *, clip: float) -> ClippedSum:
+    """The clipped sum of units that pass some at a time; one unit with many images passes alone."""
+    trained = lesson.trained
+    total = [parameter.new_zeros(parameter.numel()) for parameter in trained]
+    if units:
+        for pack in packs(units, _IMAGES[lesson.where.bf16]):
+            _add_rows(total, _gradients(lesson, pack), clip=clip)
+    return ClippedSum(
+        [torch.empty_like(like).copy_(_shaped(sum_[None], like)[0]) for sum_, like in zip(total, trained, strict=True)],
+        clip,
+    )
+
+
+def units_pass_apart(lesson: Lesson, *, units: int = 6) -> bool:
+    """Whether a unit's gradient stays what it is when other units pass before and beside it: on random images.
+
+    In bf16 to the bit, since there the least difference in one layer grows in the next ones; otherwise to 1e-6 of its norm.
+    """
+    rng = np.random.default_rng(0)
+    crops = rng.integers(0, 256, (3 * units, *lesson.crops.shape[1:])).astype(np.uint8)
+    probe = replace(lesson, crops=crops, labels=rng.integers(0, int(lesson.labels.max(initial=0)) + 1, len(crops)))
+    people = [Unit(np.arange(3 * i, 3 * i + 1 + i % 3), seed=i) for i in range(units)]
+    others = [people[-1], people[2], people[0]]
+    whole, part = (torch.cat([each.double() for each in _gradients(probe, pack)], 1) for pack in (people, others))
+    apart = (whole[[-1, 2, 0]] - part).norm(dim=1) / part.norm(dim=1)
+    return bool((apart <= (0 if lesson.where.bf16 else 1e-6)).all())
+
+
+def _gradients(lesson: Lessons, pack: Sequence[Unit]) -> list[Tensor]:
+    """Each unit's mean gradient: (U, N) for each trained parameter."""
+    counts = [len(unit.rows) for unit in pack]
+    notes = _Notes(np.cumsum([0, *counts]).tolist())
+    trained = lesson.trained
+    with notes.taken(lesson.model, trained):
+        losses = lesson.losses(pack)
+        shares = np.repeat(1 / np.array(counts), counts)
+        torch.autograd.backward(losses, torch.from_numpy(shares).to(losses))
+    return [notes.rows_of(parameter) for parameter in trained]
+
+
+def _add_rows(total: list[Tensor], rows: list[Tensor], *, clip: float) -> None:
+    """Add rows (U, N) to sums (N,), each clipped over all tensors; one that is not finite adds nothing."""
+    squares = [
+        torch.linalg.vector_norm(piece.to(sum_), dim=1).double().square()
+        for sum_, each in zip(total, rows, strict=True)
+        for piece in torch.split(each, _PIECE, dim=1)
+    ]
+    factors, finite = clip_factors(torch.stack(squares).sum(0).sqrt(), clip=clip)
+    for sum_, each in zip(total, rows, strict=True):
+        if not finite.all():
+            each[~finite] = 0
+        for into, piece in zip(torch.split(sum_, _PIECE), torch.split(each, _PIECE, dim=1), strict=True):
+            into.addmv_(piece.to(sum_).t(), factors.to(sum_))
+
+
+def _shaped(rows_UN: Tensor, like: Tensor) -> Tensor:
+    """The rows as (U, *shape) of the parameter, in the same memory."""
+    if like.ndim != 4:
+        return rows_UN.view(-1, *like.shape)
+    outputs, channels, *taps = like.shape
+    return rows_UN.view(-1, outputs, *taps, channels).permute(0, 1, 4, 2, 3)
+
+
+@dataclass
+class _Notes:
+    """What a pass writes down: rows (U, N) for each parameter; `ends` are the images at which units begin and end."""
+
+    ends: list[int]
+    rows: dict[Tensor, Tensor] = field(default_factory=dict)
+
+    def rows_of(self, parameter: nn.Parameter) -> Tensor:
+        """Zero where no gradient came back."""
+        if parameter not in self.rows:
+            return parameter.new_zeros(len(self.ends) - 1, parameter.numel())
+        return self.rows[parameter]
+
+    @contextmanager
+    def taken(self, model: nn.Module, trained: list[nn.Parameter]) -> Iterator[None]:
+        """While it lasts no parameter asks for a gradient of its own, and layers that own one note what comes back."""
+        layers = [layer for layer in model.modules() if set(trained).intersection(layer.parameters(recurse=False))]
+        norms = [layer for layer in layers if isinstance(layer, GroupNorm)]
+        hooks = [layer.register_forward_hook(self._tap) for layer in layers if layer not in norms]
+        try:
+            for norm in norms:
+                norm.by_part = ByPart([span for (span,) in self._spans(self.ends[-1])], partial(self._note_norm, norm))
+            for parameter in trained:
+                parameter.requires_grad_(False)
+            yield
+        finally:
+            for parameter in trained:
+                parameter.requires_grad_(True)
+            for norm in norms:
+                norm.by_part = None
+            for hook in hooks:
+                hook.remove()
+
+    def _spans(self, batch: int) -> list[list[slice]]:
+        """Each unit's parts of a layer's batch; a layer that sees images in several views has one in each."""
+        views = range(0, batch, self.ends[-1])
+        return [[slice(view + a, view + b) for view in views] for a, b in pairwise(self.ends)]
+
+    def _places(self, parameter: Tensor, dtype: torch.dtype) -> Tensor:
+        rows = torch.empty(len(self.ends) - 1, parameter.numel(), dtype=dtype, device=parameter.device)
+        self._keep(parameter, rows)
+        return _shaped(rows, parameter)
+
+    def _keep(self, parameter: Tensor, rows: Tensor) -> None:
+        if parameter in self.rows:
+            raise TypeError("no gradients by unit for a layer that is passed twice")
+        self.rows[parameter] = rows
+
+    def _note_norm(self, norm: GroupNorm, of_weight_UC: Tensor, of_bias_UC: Tensor) -> None:
+        self._keep(norm.weight, of_weight_UC)
+        self._keep(norm.bias, of_bias_UC)
+
+    def _tap(self, layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+        anchor = output.new_zeros((), requires_grad=True)
+        y: Tensor = _Tap.apply(output, anchor, inputs[0].detach(), partial(self._note, layer))
+        return y
+
+    def _note(self, layer: nn.Module, x: Tensor, dy: Tensor) -> None:
+        write_gradients(layer, x, dy, self._spans(len(x)), self._places)
+
+
+class _Tap(torch.autograd.Function):
+    """Passes values on, and calls `note` with x and the slopes that come back; the anchor makes sure that they do."""
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, _anchor: Tensor, x: Tensor, note: Callable[[Tensor, Tensor], None]) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.note = note
+        return y.view_as(y)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None, None, None]:
+        ctx.note(ctx.saved_tensors[0], dy)
+        return dy, None, None, None

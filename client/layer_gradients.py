@@ -1,0 +1,87 @@
+"""The gradients of one layer's parameters for each of several units, from what went in and the slopes that came back.
+
+Shapes: U units, B images, O outputs, C channels in, K taps a side, P positions of a unit's images, V = K · K · C.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Places", "Spans", "write_gradients"]
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from common.patches import unfold_patches
+
+Places = Callable[[Tensor, torch.dtype], Tensor]
+"""Where units' gradients by a parameter go: (U, *shape) of a dtype, those of filters as (U, O, K, K, C) in memory."""
+Spans = Sequence[Sequence[slice]]
+"""Each unit's images in a layer's batch: one slice for each view in which the layer sees them."""
+_FEW = {torch.bfloat16: 640, torch.float32: 64}
+"""Up to so many positions of a unit, one product of patches is quicker than oneDNN's gradient of the weight."""
+
+
+def write_gradients(layer: nn.Module, x: Tensor, dy: Tensor, spans: Spans, places: Places) -> None:
+    """Write each unit's gradients by the layer's weight and bias into their places; TypeError for another kind of layer."""
+    match layer:
+        case nn.Linear():
+            _linear(layer, x.to(dy.dtype), dy, spans, places)
+        case nn.Conv2d() if _suits_products(layer, dy, spans):
+            _products(layer, x.to(dy.dtype), dy, spans, places)
+        case nn.Conv2d():
+            _convolution(layer, x.to(dy.dtype), dy, spans, places)
+        case _:
+            raise TypeError(f"no gradients by unit for {type(layer).__name__}")
+    if layer.bias is not None:
+        each_BO = dy.flatten(2).sum(2, dtype=layer.bias.dtype) if dy.ndim == 4 else dy.to(layer.bias.dtype)
+        into = places(layer.bias, layer.bias.dtype)
+        for unit, span in enumerate(spans):
+            torch.sum(_of(each_BO, span), 0, out=into[unit])
+
+
+def _of(batch: Tensor, span: Sequence[slice]) -> Tensor:
+    return batch[span[0]] if len(span) == 1 else torch.cat([batch[each] for each in span])
+
+
+def _linear(layer: nn.Linear, x: Tensor, dy: Tensor, spans: Spans, places: Places) -> None:
+    into = places(layer.weight, dy.dtype)
+    for unit, span in enumerate(spans):
+        torch.mm(_of(dy, span).t(), _of(x, span), out=into[unit])
+
+
+def _suits_products(layer: nn.Conv2d, dy: Tensor, spans: Spans) -> bool:
+    positions = len(dy) // len(spans) * dy[0, 0].numel()
+    return (
+        dy.device.type == "cpu"
+        and positions <= _FEW.get(dy.dtype, 0)
+        and layer.groups == 1
+        and layer.dilation == (1, 1)
+        and layer.padding_mode == "zeros"
+        and not isinstance(layer.padding, str)
+    )
+
+
+def _products(layer: nn.Conv2d, x: Tensor, dy: Tensor, spans: Spans, places: Places) -> None:
+    """Slopes times unfolded patches, one product a unit (im2col; Chellapilla 2006)."""
+    images, outputs, values = len(x), layer.out_channels, layer.weight[0].numel()
+    into_UOV = places(layer.weight, dy.dtype).permute(0, 1, 3, 4, 2).view(len(spans), outputs, values)
+    stride, padding = (layer.stride[0], layer.stride[1]), (int(layer.padding[0]), int(layer.padding[1]))
+    channels_last = x.contiguous(memory_format=torch.channels_last)
+    patches = unfold_patches(channels_last, taps=layer.kernel_size[0], stride=stride, padding=padding)
+    patches_BPV, slopes_BPO = patches.view(images, -1, values), dy.flatten(2).transpose(1, 2)
+    for unit, span in enumerate(spans):
+        # copied, since with a transposed view the product takes longer
+        slopes_OP = _of(slopes_BPO, span).reshape(-1, outputs).t().contiguous()
+        torch.mm(slopes_OP, _of(patches_BPV, span).reshape(-1, values), out=into_UOV[unit])
+
+
+def _convolution(layer: nn.Conv2d, x: Tensor, dy: Tensor, spans: Spans, places: Places) -> None:
+    into = places(layer.weight, dy.dtype)
+    weight = layer.weight.detach().to(dy.dtype)
+    for unit, span in enumerate(spans):
+        found = torch.ops.aten.convolution_backward(
+            _of(dy, span), _of(x, span), weight, None, list(layer.stride), list(layer.padding),
+            list(layer.dilation), False, [0, 0], layer.groups, [False, True, False],
+        )  # fmt: skip
+        into[unit] = found[1]

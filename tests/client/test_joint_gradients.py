@@ -1,0 +1,187 @@
+"""Gradients of many units out of one pass: each layer's against autograd's, and that nobody touches another's."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from client.joint_gradients import _Notes, by_pack, units_pass_apart
+from client.precision import place
+from client.private_gradients import ClippedSum, Lesson, Unit, by_patient
+from client.private_training import quickest_way, training_only
+from common.config import Augmentation, Model
+from common.convolution import Conv
+from common.model import AttentionNet, build_model
+from common.norm import ByPart, GroupNorm
+
+SIDE = 40
+SIZES = (3, 1, 2, 3, 1)
+
+
+def build(backbone: str = "resnet18") -> AttentionNet:
+    """A model with every part that trains, its attention and votes away from zero."""
+    model = build_model(Model(backbone=backbone, gradients=True), task="node", classes=2, seed=0)  # type: ignore[arg-type]
+    coins = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.02 * torch.randn(parameter.shape, generator=coins)
+    return model
+
+
+def units(sizes: tuple[int, ...] = SIZES) -> list[Unit]:
+    """Patients of these numbers of images."""
+    ends = np.cumsum(sizes)
+    return [Unit(np.arange(end - size, end), seed=int(end)) for end, size in zip(ends, sizes, strict=True)]
+
+
+def lesson(model: AttentionNet, precision: str, layout: str = "auto", *, scale: float = 1.0) -> Lesson:
+    """The model on noise, with random changes."""
+    where = place(model, side=SIDE, precision=precision, layout=layout)  # type: ignore[arg-type]
+    rng = np.random.default_rng(0)
+    crops = rng.integers(0, 256, (sum(SIZES), SIDE, SIDE)).astype(np.float32)
+    crops[:3] = crops[:3] * scale if np.isfinite(scale) else scale
+    labels = np.arange(len(crops)) % 2
+    return Lesson(model, crops, labels, where, Augmentation(noise=0.1))
+
+
+def flat(found: ClippedSum | list[Tensor]) -> Tensor:
+    """One vector, float64."""
+    return torch.cat([each.double().flatten() for each in getattr(found, "tensors", found)])
+
+
+LAYERS = {
+    "linear": (lambda: nn.Linear(6, 5), (6,)),
+    "convolution": (lambda: Conv(3, 4, 3, 2, 1, bias=False), (3, 9, 7)),
+    "many positions": (lambda: Conv(3, 4, 3, 1, 1, bias=False), (3, 30, 30)),
+    "one by one": (lambda: nn.Conv2d(8, 4, 1), (8, 5, 5)),
+    "dilated, by channel": (lambda: nn.Conv2d(4, 4, 3, padding=2, dilation=2, groups=4, bias=False), (4, 6, 6)),
+    "norm": (lambda: GroupNorm(2, 6), (6, 5, 4)),
+    "norm of large maps": (lambda: GroupNorm(2, 6), (6, 60, 60)),
+}
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(
+    ("name", "views"), [(name, views) for name in LAYERS for views in (1, 2) if views == 1 or "norm" not in name]
+)
+def test_each_layer_gives_the_gradients_of_autograd(name: str, views: int, layout: torch.memory_format) -> None:
+    """In float64, where no product is chosen, and in float32; each unit by itself is the oracle. Views: rows for both."""
+    make, shape = LAYERS[name]
+    coins = torch.Generator().manual_seed(0)
+    for dtype, bound in ((torch.float64, 1e-12), (torch.float32, 2e-5)):
+        layer = make().to(dtype)
+        x = torch.randn(views * sum(SIZES), *shape, generator=coins).to(dtype)
+        if x.ndim == 4:
+            x, layer = x.contiguous(memory_format=layout), layer.to(memory_format=layout)
+        slope = torch.randn(layer(x).shape, generator=coins).to(dtype)
+        trained, ends = list(layer.parameters()), np.cumsum([0, *SIZES]).tolist()
+        notes = _Notes(ends)
+        with notes.taken(layer, trained):
+            layer(x).backward(slope)
+        found = [notes.rows_of(parameter) for parameter in trained]
+        for unit, (a, b) in enumerate(pairwise(ends)):
+            rows = torch.cat([torch.arange(view + a, view + b) for view in range(0, len(x), ends[-1])])
+            wanted = torch.autograd.grad(layer(x[rows]), trained, slope[rows])
+            for rows_UN, gradient in zip(found, wanted, strict=True):
+                lying = gradient.permute(0, 2, 3, 1) if gradient.ndim == 4 else gradient
+                assert float((rows_UN[unit] - lying.flatten()).norm()) <= bound * float(gradient.norm())
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels-last"])
+def test_a_resnet_gives_the_sum_of_one_patient_after_the_other(layout: str) -> None:
+    asked = lesson(build(), "float64", layout)
+    for clip in (0.1, 1e6):
+        found, wanted = (flat(way(asked, units(), clip=clip)) for way in (by_pack, by_patient))
+        assert float((found - wanted).norm()) <= 1e-9 * float(wanted.norm())
+
+
+def test_bf16_is_as_near_to_float64_as_one_patient_after_the_other() -> None:
+    model = build()
+    exact = flat(by_patient(lesson(copy.deepcopy(model), "float64"), units(), clip=1e6))
+    asked = lesson(model, "bf16")
+    joint, single = (float((flat(way(asked, units(), clip=1e6)) - exact).norm()) for way in (by_pack, by_patient))
+    assert joint <= 1.2 * single
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.integers(0, 4), st.sampled_from([1.0, 1e3, float("nan"), float("inf")]), st.sampled_from([0.01, 1.0]))
+def test_in_bf16_no_patient_moves_the_sum_further_than_the_clip(gone: int, scale: float, clip: float) -> None:
+    """By the way that training takes on this processor."""
+    asked = lesson(build(), "bf16", scale=scale)
+    way = {"by-pack": by_pack, "by-patient": by_patient}[quickest_way(asked)]
+    whole = flat(way(asked, units(), clip=clip))
+    rest = flat(way(asked, [unit for i, unit in enumerate(units()) if i != gone], clip=clip))
+    assert torch.isfinite(whole).all()
+    assert float((whole - rest).norm()) <= clip * (1 + 1e-5)
+
+
+class _Mixing(nn.Module):
+    """What no model here does: each image less the mean of those beside it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The same shape."""
+        return x - 0.1 * x.mean(0)
+
+
+def test_a_model_that_mixes_patients_is_found_out_and_trained_one_patient_after_the_other() -> None:
+    asked = lesson(build("small"), "float32")
+    assert units_pass_apart(asked)
+    assert quickest_way(asked) == "by-pack"
+    mixing = build("small")
+    mixing.trunk.relu2 = _Mixing()  # type: ignore[assignment]
+    spoilt = replace(asked, model=mixing)
+    assert not units_pass_apart(spoilt)
+    assert quickest_way(spoilt) == "by-patient"
+
+
+def test_what_has_no_gradients_by_unit_is_refused_and_the_model_is_left_as_it_was() -> None:
+    class Scale(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.factor = nn.Parameter(torch.ones(()))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x * self.factor
+
+    for spoil, complaint in ((Scale(), "Scale"), (None, "passed twice")):
+        model = build("small")
+        model.trunk.relu2 = spoil or nn.Sequential(model.trunk.bn1, nn.ReLU())  # type: ignore[assignment]
+        if spoil is None:
+            model.trunk.relu2 = nn.Sequential(shared := nn.Conv2d(64, 64, 1), shared)  # type: ignore[assignment]
+        asked = lesson(model, "float32")
+        with pytest.raises(TypeError, match=complaint):
+            by_pack(asked, units(), clip=1.0)
+        assert all(parameter.requires_grad for parameter in model.parameters())
+        assert not any(layer._forward_hooks for layer in model.modules())
+        assert not any(layer.by_part for layer in model.modules() if isinstance(layer, GroupNorm))
+
+
+@pytest.mark.parametrize("trains", ["all", "last-stage", "head"])
+def test_only_what_trains_has_a_gradient(trains: str) -> None:
+    model = build("small")
+    with training_only(model, trains):
+        asked = lesson(model, "float32")
+        found, wanted = (flat(way(asked, units(), clip=1.0)) for way in (by_pack, by_patient))
+        assert len(found) == sum(p.numel() for p in model.parameters() if p.requires_grad)
+        assert float((found - wanted).norm()) <= 1e-5 * float(wanted.norm())
+
+
+def test_a_norm_tells_of_its_parts_and_gives_the_same_values() -> None:
+    norm, told = GroupNorm(2, 4), []
+    x = torch.randn(3, 4, 5, 5, requires_grad=True)
+    plain = norm(x)
+    (wanted,) = torch.autograd.grad(plain.square().sum(), [x])
+    norm.by_part = ByPart([slice(0, 1), slice(1, 3)], lambda *both: told.append(both))
+    y = norm(x)
+    (found,) = torch.autograd.grad(y.square().sum(), [x])
+    assert torch.equal(y, plain)
+    torch.testing.assert_close(found, wanted)
+    assert [each.shape for each in told[0]] == [(2, 4), (2, 4)]
