@@ -110,7 +110,7 @@ class _Stem(torch.autograd.Function):
         sizes = torch.tensor([len(each) for each in _parts(x, part)], dtype=weight.dtype)
         mean_RO, variance_RO = _joined(torch.stack(means), torch.stack(variances), sizes, signs, groups)
         small = maxima[0]
-        y = small.new_empty((len(x), *small.shape[1:])).contiguous(memory_format=torch.channels_last)
+        y = torch.empty((len(x), *small.shape[1:]), dtype=small.dtype, memory_format=torch.channels_last)
         ready = [each for maximum in maxima for each in _parts(maximum, part)]
         for each, out, mean, variance in zip(ready, _parts(y, part), mean_RO, variance_RO, strict=True):
             affine(each, weight, bias, mean, variance, eps, out=out)
