@@ -1,7 +1,7 @@
 """The convolutional part of the model: torchvision's ResNets for one gray channel, and a small network for tests.
 
-Parameters are named as torchvision names them. ReLUs are not in place and the residual sum makes a new tensor, so that
-hooks on layers see what they expect.
+Parameters are named as torchvision names them. A normalisation's result is summed with the shortcut and rectified where it
+lies, which no backward pass minds, since it needs what went in; but not where a hook has made a view of it.
 """
 
 from __future__ import annotations
@@ -21,27 +21,40 @@ from common.stem import pooled_stem, suits_stem
 Backbone = Literal["resnet18", "resnet34", "resnet50", "small"]
 
 
+class _Rectifier(nn.Module):
+    """ReLU, over its input where that is nobody's view."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """max(x, 0)."""
+        return x.relu() if x._is_view() else x.relu_()
+
+
+def _sum(out: Tensor, shortcut: Tensor) -> Tensor:
+    """Both added, over the first one where that is nobody's view."""
+    return out + shortcut if out._is_view() or out.dtype != shortcut.dtype else out.add_(shortcut)
+
+
 class Basic(resnet.BasicBlock):  # type: ignore[misc]
-    """torchvision's basic block without changes in place (He 2016)."""
+    """torchvision's basic block (He 2016)."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.relu = nn.ReLU()
+        self.relu = _Rectifier()
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C', H / stride, W / stride)."""
         shortcut = x if self.downsample is None else self.downsample(x)
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.bn2(self.conv2(out))
-        return self.relu(out + shortcut)  # type: ignore[no-any-return]
+        return self.relu(_sum(out, shortcut))  # type: ignore[no-any-return]
 
 
 class Bottleneck(resnet.Bottleneck):  # type: ignore[misc]
-    """torchvision's bottleneck block without changes in place."""
+    """torchvision's bottleneck block."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.relu = nn.ReLU()
+        self.relu = _Rectifier()
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C', H / stride, W / stride)."""
@@ -49,7 +62,7 @@ class Bottleneck(resnet.Bottleneck):  # type: ignore[misc]
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.relu(self.bn2(self.conv2(out)))
         out = self.bn3(self.conv3(out))
-        return self.relu(out + shortcut)  # type: ignore[no-any-return]
+        return self.relu(_sum(out, shortcut))  # type: ignore[no-any-return]
 
 
 class ResNetTrunk(resnet.ResNet):  # type: ignore[misc]
@@ -58,7 +71,7 @@ class ResNetTrunk(resnet.ResNet):  # type: ignore[misc]
     def __init__(self, block: type[nn.Module], depths: list[int], *, norm: Callable[[int], nn.Module]) -> None:
         super().__init__(block, depths, norm_layer=norm)
         self.channels: int = self.fc.in_features
-        self.relu = nn.ReLU()
+        self.relu = _Rectifier()
         self.conv1 = nn.Conv2d(1, 64, 7, stride=2, padding=3, bias=False)
         del self.avgpool, self.fc
         replace_convolutions(self)
