@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common.errors import EvaluationsExhausted, RunFailed
+from common.errors import EvaluationsExhausted, LedgerRefused, RunFailed
 from common.files import append_line, sha256_bytes
 from common.parsing import to_table
 
@@ -46,15 +46,27 @@ class Answered:
         return self.damaged + sum(len(asked) for asked in self.requests.values())
 
 
+def _require_untrained(folder: Path, site: Site, order: EvaluateOrder) -> None:
+    """Numbers of an evaluation carry no noise: about patients who trained they would undo what the noise was for."""
+    ledger = folder / "state" / "ledger.jsonl"
+    asked = any("train" in parts for parts in order.parts.values())
+    if asked and site.policy.privacy_required and ledger.exists() and ledger.stat().st_size:
+        raise LedgerRefused(
+            f"site {site.id} has trained with privacy and answers no evaluation about the patients who did; "
+            "ask for its val and test patients"
+        )
+
+
 def count_evaluation(folder: Path, site: Site, order: EvaluateOrder, weights: Weights, *, terms: str = "") -> None:
     """Write down that `order` is about to be answered about a training site's patients; a held-out site only evaluates.
 
     `folder` is where the site keeps its state, `weights` are those that came with the order, `terms` is what else
-    decides the answer. Raises EvaluationsExhausted where the policy allows no more, RunFailed where it cannot be
-    written down: then nothing may be answered.
+    decides the answer. Raises EvaluationsExhausted where the policy allows no more, LedgerRefused where it would be about
+    patients whom privacy hides, RunFailed where it cannot be written down: then nothing may be answered.
     """
     from common.update import fingerprint
 
+    _require_untrained(folder, site, order)
     if site.role == "held-out":
         return
     state, policy, run = folder / "state", site.policy, order.run

@@ -2,8 +2,7 @@
 
 What passes from layer to layer is computed for all units at once, and only the weights' gradients unit by unit, from what
 went into a layer and the slopes that came back. No layer of the model mixes images, so that this is each unit's gradient
-as if it passed alone, but for what the kernels round; how far that goes is for `units_pass_apart` to find out, since the
-bound on what one unit can move rests on it.
+as if it passed alone, but for what the kernels round: `client.private_training` looks at that before it takes this way.
 
 Shapes: U units of a pack, B images of theirs, in turn, N values of a parameter; those of a convolution's weight lie in
 memory as channels-last has them, whatever the parameter's own layout.
@@ -11,11 +10,11 @@ memory as channels-last has them, whatever the parameter's own layout.
 
 from __future__ import annotations
 
-__all__ = ["by_pack", "units_pass_apart"]
+__all__ = ["by_pack"]
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -24,44 +23,33 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
 from client.layer_gradients import write_gradients
-from client.private_gradients import ClippedSum, Lesson, Lessons, Unit, clip_factors, packs
+from client.private_gradients import ClippedSum, Lessons, Unit, clip_factors, packs, squared_norms
 from common.norm import ByPart, GroupNorm
 
 _IMAGES = {True: 48, False: 24}
-"""Images that pass together in bf16 and otherwise: the more the quicker, but each unit's gradient is held until its norm
-is known."""
+"""The most images that pass together in bf16 and otherwise: the more the quicker."""
+_HELD = 360 * 2**20
+"""Bytes of units' gradients that may wait for their norms."""
 _PIECE = 1 << 16
 """Values of each unit that are brought to float32 at a time."""
 
 
-def by_pack(lesson: Lessons, units: Sequence[Unit], *, clip: float) -> ClippedSum:
-    """The clipped sum of units that pass some at a time; one unit with many images passes alone."""
+def by_pack(lesson: Lessons, units: Sequence[Unit], *, clip: float, images: int) -> ClippedSum:
+    """The clipped sum of units that pass some at a time, `images` at most; one unit with more passes alone."""
     trained = lesson.trained
+    values = sum(parameter.numel() * (2 if lesson.where.bf16 else parameter.itemsize) for parameter in trained)
+    together = min(images, _IMAGES[lesson.where.bf16])
     total = [parameter.new_zeros(parameter.numel()) for parameter in trained]
     if units:
-        for pack in packs(units, _IMAGES[lesson.where.bf16]):
+        for pack in packs(units, together, most=max(1, _HELD // max(values, 1))):
             _add_rows(total, _gradients(lesson, pack), clip=clip)
     return ClippedSum(
         [torch.empty_like(like).copy_(_shaped(sum_[None], like)[0]) for sum_, like in zip(total, trained, strict=True)],
         clip,
     )
-
-
-def units_pass_apart(lesson: Lesson, *, units: int = 6) -> bool:
-    """Whether a unit's gradient stays what it is when other units pass before and beside it: on random images.
-
-    In bf16 to the bit, since there the least difference in one layer grows in the next ones; otherwise to 1e-6 of its norm.
-    """
-    rng = np.random.default_rng(0)
-    crops = rng.integers(0, 256, (3 * units, *lesson.crops.shape[1:])).astype(np.uint8)
-    probe = replace(lesson, crops=crops, labels=rng.integers(0, int(lesson.labels.max(initial=0)) + 1, len(crops)))
-    people = [Unit(np.arange(3 * i, 3 * i + 1 + i % 3), seed=i) for i in range(units)]
-    others = [people[-1], people[2], people[0]]
-    whole, part = (torch.cat([each.double() for each in _gradients(probe, pack)], 1) for pack in (people, others))
-    apart = (whole[[-1, 2, 0]] - part).norm(dim=1) / part.norm(dim=1)
-    return bool((apart <= (0 if lesson.where.bf16 else 1e-6)).all())
 
 
 def _gradients(lesson: Lessons, pack: Sequence[Unit]) -> list[Tensor]:
@@ -79,7 +67,7 @@ def _gradients(lesson: Lessons, pack: Sequence[Unit]) -> list[Tensor]:
 def _add_rows(total: list[Tensor], rows: list[Tensor], *, clip: float) -> None:
     """Add rows (U, N) to sums (N,), each clipped over all tensors; one that is not finite adds nothing."""
     squares = [
-        torch.linalg.vector_norm(piece.to(sum_), dim=1).double().square()
+        squared_norms(piece.to(sum_))
         for sum_, each in zip(total, rows, strict=True)
         for piece in torch.split(each, _PIECE, dim=1)
     ]
@@ -137,6 +125,10 @@ class _Notes:
         views = range(0, batch, self.ends[-1])
         return [[slice(view + a, view + b) for view in views] for a, b in pairwise(self.ends)]
 
+    def _parts(self, batch: int) -> list[slice]:
+        """The same in the order of the batch."""
+        return sorted((each for span in self._spans(batch) for each in span), key=lambda part: part.start)
+
     def _places(self, parameter: Tensor, dtype: torch.dtype) -> Tensor:
         rows = torch.empty(len(self.ends) - 1, parameter.numel(), dtype=dtype, device=parameter.device)
         self._keep(parameter, rows)
@@ -152,6 +144,10 @@ class _Notes:
         self._keep(norm.bias, of_bias_UC)
 
     def _tap(self, layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+        if isinstance(layer, nn.Linear):  # a product's rounding depends on how many rows it has
+            output = torch.cat(
+                [F.linear(inputs[0][part], layer.weight, layer.bias) for part in self._parts(len(output))]
+            )
         anchor = output.new_zeros((), requires_grad=True)
         y: Tensor = _Tap.apply(output, anchor, inputs[0].detach(), partial(self._note, layer))
         return y

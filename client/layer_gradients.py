@@ -7,7 +7,7 @@ from __future__ import annotations
 
 __all__ = ["Places", "Spans", "write_gradients"]
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -27,8 +27,6 @@ def write_gradients(layer: nn.Module, x: Tensor, dy: Tensor, spans: Spans, place
     match layer:
         case nn.Linear():
             _linear(layer, x.to(dy.dtype), dy, spans, places)
-        case nn.Conv2d() if _suits_products(layer, dy, spans):
-            _products(layer, x.to(dy.dtype), dy, spans, places)
         case nn.Conv2d():
             _convolution(layer, x.to(dy.dtype), dy, spans, places)
         case _:
@@ -50,11 +48,26 @@ def _linear(layer: nn.Linear, x: Tensor, dy: Tensor, spans: Spans, places: Place
         torch.mm(_of(dy, span).t(), _of(x, span), out=into[unit])
 
 
-def _suits_products(layer: nn.Conv2d, dy: Tensor, spans: Spans) -> bool:
-    positions = len(dy) // len(spans) * dy[0, 0].numel()
+def _convolution(layer: nn.Conv2d, x: Tensor, dy: Tensor, spans: Spans, places: Places) -> None:
+    """By a product or by oneDNN, as a unit's own number of images asks: never as its neighbours'."""
+    into = places(layer.weight, dy.dtype)
+    most = _FEW.get(dy.dtype, 0) // dy[0, 0].numel() if _suits_products(layer, dy) else 0
+    few = [unit for unit, span in enumerate(spans) if sum(each.stop - each.start for each in span) <= most]
+    if few:
+        _products(layer, x, dy, {unit: spans[unit] for unit in few}, into)
+    weight = layer.weight.detach().to(dy.dtype)
+    for unit in set(range(len(spans))).difference(few):
+        found = torch.ops.aten.convolution_backward(
+            _of(dy, spans[unit]), _of(x, spans[unit]), weight, None, list(layer.stride), list(layer.padding),
+            list(layer.dilation), False, [0, 0], layer.groups, [False, True, False],
+        )  # fmt: skip
+        into[unit] = found[1]
+
+
+def _suits_products(layer: nn.Conv2d, dy: Tensor) -> bool:
     return (
         dy.device.type == "cpu"
-        and positions <= _FEW.get(dy.dtype, 0)
+        and layer.kernel_size[0] == layer.kernel_size[1]
         and layer.groups == 1
         and layer.dilation == (1, 1)
         and layer.padding_mode == "zeros"
@@ -62,26 +75,17 @@ def _suits_products(layer: nn.Conv2d, dy: Tensor, spans: Spans) -> bool:
     )
 
 
-def _products(layer: nn.Conv2d, x: Tensor, dy: Tensor, spans: Spans, places: Places) -> None:
+def _products(
+    layer: nn.Conv2d, x: Tensor, dy: Tensor, spans: Mapping[int, Sequence[slice]], into_UOCKK: Tensor
+) -> None:
     """Slopes times unfolded patches, one product a unit (im2col; Chellapilla 2006)."""
     images, outputs, values = len(x), layer.out_channels, layer.weight[0].numel()
-    into_UOV = places(layer.weight, dy.dtype).permute(0, 1, 3, 4, 2).view(len(spans), outputs, values)
+    into_UOV = into_UOCKK.permute(0, 1, 3, 4, 2).view(-1, outputs, values)
     stride, padding = (layer.stride[0], layer.stride[1]), (int(layer.padding[0]), int(layer.padding[1]))
     channels_last = x.contiguous(memory_format=torch.channels_last)
     patches = unfold_patches(channels_last, taps=layer.kernel_size[0], stride=stride, padding=padding)
     patches_BPV, slopes_BPO = patches.view(images, -1, values), dy.flatten(2).transpose(1, 2)
-    for unit, span in enumerate(spans):
+    for unit, span in spans.items():
         # copied, since with a transposed view the product takes longer
         slopes_OP = _of(slopes_BPO, span).reshape(-1, outputs).t().contiguous()
         torch.mm(slopes_OP, _of(patches_BPV, span).reshape(-1, values), out=into_UOV[unit])
-
-
-def _convolution(layer: nn.Conv2d, x: Tensor, dy: Tensor, spans: Spans, places: Places) -> None:
-    into = places(layer.weight, dy.dtype)
-    weight = layer.weight.detach().to(dy.dtype)
-    for unit, span in enumerate(spans):
-        found = torch.ops.aten.convolution_backward(
-            _of(dy, span), _of(x, span), weight, None, list(layer.stride), list(layer.padding),
-            list(layer.dilation), False, [0, 0], layer.groups, [False, True, False],
-        )  # fmt: skip
-        into[unit] = found[1]

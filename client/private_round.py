@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from client.keyed import keyed_digest
 from client.ledger import Account, Released, Request, opened
 from client.site import Site, require_declared
 from client.spending import account_of
@@ -91,9 +92,12 @@ def answer_private(
 
 
 def _content(site: Site, order: TrainOrder, private: PrivateOrder, weights: Weights) -> str:
-    """What was asked, but for what the server knows of the ledger, which grows while it waits."""
+    """What was asked, but for what the server knows of the ledger, which grows while it waits.
+
+    The ledger's hash covers it and is sent: so the data are named by what nobody else can compute.
+    """
     asked = to_table(order) | {"private": to_table(private) | {"seen": None}}
-    told = [json.dumps(asked, sort_keys=True), fingerprint(weights), site.data_sha256]
+    told = [json.dumps(asked, sort_keys=True), fingerprint(weights), keyed_digest(site)]
     return sha256_bytes("|".join(told).encode())
 
 

@@ -15,8 +15,6 @@ __all__ = [
 ]
 
 import functools
-import hmac
-import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -26,11 +24,11 @@ import numpy as np
 
 from client.cache import load_crops
 from client.evaluations import count_evaluation
+from client.keyed import keyed_digest
 from client.private_round import Custody, answer_private
 from client.site import Site, load_site, require_declared, require_task
 from common.config import Crop, FedAvg, FedProx, Model
 from common.errors import BadInput
-from common.files import write_atomic
 from common.orders import EvaluateOrder, EvaluateReport, Part, PartReport, SiteCard, TrainOrder, TrainReport
 from common.private_orders import CardOrder
 from common.repair_orders import Repair
@@ -71,16 +69,8 @@ def answer_query(site: Site, order: CardOrder | None = None) -> SiteCard:
         task=site.task,
         images={} if quiet else {part: len(site.rows(part)) for part in PARTS},
         patients=site.nominal_patients,
-        data_sha256=_keyed(site) if quiet else site.data_sha256,
+        data_sha256=keyed_digest(site) if quiet else site.data_sha256,
     )
-
-
-def _keyed(site: Site) -> str:
-    """Names the data to whoever saw it named before, and tells nobody whether a patient is in them."""
-    path = site.state / "card.key"
-    if not path.exists():
-        write_atomic(path, os.urandom(32), mode=0o600)
-    return hmac.new(path.read_bytes(), site.data_sha256.encode(), "sha256").hexdigest()
 
 
 def answer_train(

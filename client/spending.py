@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from client.evaluations import read_answered
 from client.ledger import Account, Entry, read_entries
 from client.manifest import Manifest, Policy
-from common.privacy import delta_of
+from common.privacy import delta_of, epsilon
 
 if TYPE_CHECKING:
     from client.site import Site
@@ -32,7 +32,7 @@ def as_table(account: Account, policy: Policy) -> dict[str, Any]:
     entries, answered = read_entries(account), read_answered(account.folder)
     return {
         "site": account.site,
-        "epsilon": _spent(entries),
+        "epsilon": _spent(entries, account),
         "cap": account.cap,
         "delta": account.delta,
         "insecure_demo": any(entry.insecure_demo for entry in entries),
@@ -50,7 +50,7 @@ def as_text(account: Account, policy: Policy) -> str:
     """The table, the curve, the sum and what is beside it, as text."""
     entries = read_entries(account)
     total = (
-        f"site {account.site}: ε = {_spent(entries):.2f} of {account.cap:.2f} spent on each patient, δ = "
+        f"site {account.site}: ε = {_spent(entries, account):.2f} of {account.cap:.2f} spent on each patient, δ = "
         f"{account.delta:.2g}, {len(entries)} results released. A patient of two hospitals pays in both; "
         f"updates sent without privacy are not counted here.\n{_evaluations(account, policy)}"
     )
@@ -71,8 +71,11 @@ def _evaluations(account: Account, policy: Policy) -> str:
     )
 
 
-def _spent(entries: tuple[Entry, ...]) -> float:
-    return entries[-1].epsilon if entries else 0.0
+def _spent(entries: tuple[Entry, ...], account: Account) -> float:
+    """As the last line says, or anew where δ has changed since: it follows from a number that a person declares."""
+    if not entries or entries[-1].delta == account.delta:
+        return entries[-1].epsilon if entries else 0.0
+    return epsilon([entry.plan for entry in entries], delta=account.delta)
 
 
 def _row(entry: Entry) -> str:

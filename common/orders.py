@@ -20,7 +20,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as checked
 
-from common.config import Crop, Evaluation, FedAvg, FedProx, Model, Training
+from common.config import Crop, Evaluation, FedAvg, FedProx, Model, Positive, Training
 from common.influence import Others
 from common.logistic import Start
 from common.private_orders import PrivateOrder, PrivateReport
@@ -62,8 +62,8 @@ class TrainOrder:
     run: str
     round: int
     seed: int
-    threads: int
-    steps: int
+    threads: Positive
+    steps: Positive
     progress: tuple[float, float]
     parts: tuple[Part, ...]
     task: Task

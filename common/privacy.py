@@ -39,6 +39,13 @@ class Plan:
     steps: int
     owned: int = 1
 
+    def __post_init__(self) -> None:
+        """ValueError where the numbers describe no such sums: a plan must never cost less than nothing."""
+        if not (0 < self.noise_multiplier < math.inf and 0 < self.sampling_rate <= 1):
+            raise ValueError("a plan's noise_multiplier must be above 0 and finite, its sampling_rate in (0, 1]")
+        if self.steps < 1 or self.owned < 1:
+            raise ValueError("a plan's steps and owned must be 1 or more")
+
 
 @dataclass(frozen=True)
 class Mechanism:

@@ -7,7 +7,7 @@ __all__ = ["CardOrder", "Head", "PrivateOrder", "PrivateReport"]
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as checked
 
-from common.config import ImagePrivacy, PatientPrivacy
+from common.config import ImagePrivacy, PatientPrivacy, Positive
 from common.privacy import Plan
 
 _STRICT = ConfigDict(extra="forbid")
@@ -38,7 +38,7 @@ class PrivateOrder:
 
     privacy: PatientPrivacy | ImagePrivacy
     name: str
-    steps: int
+    steps: Positive
     seen: Head | None = None
 
 

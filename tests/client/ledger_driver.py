@@ -27,7 +27,7 @@ ROUNDS = 40
 
 def account(parent: Path, rounds: int = ROUNDS) -> Account:
     """A site whose cap lasts for `rounds` rounds, not one more."""
-    cap = epsilon([Plan(2.0, 0.1, rounds)], delta=1e-3) + 1e-6
+    cap = epsilon([Plan(2.0, 0.1, 1)] * rounds, delta=1e-3) + 1e-6
     return Account(parent / "tal", "tal", cap, 1e-3)
 
 
@@ -49,7 +49,7 @@ def main(parent: Path, kills: int, seed: int) -> None:
     """Kill and look, `kills` times; a new site whenever the cap is reached."""
     rng, folder, site = random.Random(seed), parent, 0
     for rounds in range(ROUNDS + 2):  # what the children need again and again
-        epsilon([Plan(2.0, 0.1, rounds)], delta=1e-3)
+        epsilon([Plan(2.0, 0.1, 1)] * rounds, delta=1e-3)
     found = {"kills": 0, "rounds": 0, "twice": 0, "torn": 0}
     whose, log, reach = account(folder / "0"), folder / "released-0", 0.002
     account(folder / "0").lines.parent.mkdir(parents=True)

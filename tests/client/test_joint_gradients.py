@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from client.joint_gradients import _Notes, by_pack, units_pass_apart
+from client.joint_gradients import _gradients, _Notes
+from client.joint_gradients import by_pack as packed
 from client.precision import place
-from client.private_gradients import ClippedSum, Lesson, Unit, by_patient
-from client.private_training import quickest_way, training_only
+from client.private_gradients import ClippedSum, Lesson, Unit, by_patient, by_sample, packs, squared_norms
+from client.private_training import quickest_way, training_only, units_pass_apart
 from common.config import Augmentation, Model
 from common.convolution import Conv
 from common.model import AttentionNet, build_model
@@ -55,6 +56,11 @@ def lesson(model: AttentionNet, precision: str, layout: str = "auto", *, scale: 
 def flat(found: ClippedSum | list[Tensor]) -> Tensor:
     """One vector, float64."""
     return torch.cat([each.double().flatten() for each in getattr(found, "tensors", found)])
+
+
+def by_pack(asked: Lesson, group: list[Unit], *, clip: float) -> ClippedSum:
+    """Packs of at most 48 images."""
+    return packed(asked, group, clip=clip, images=48)
 
 
 LAYERS = {
@@ -116,11 +122,54 @@ def test_bf16_is_as_near_to_float64_as_one_patient_after_the_other() -> None:
 def test_in_bf16_no_patient_moves_the_sum_further_than_the_clip(gone: int, scale: float, clip: float) -> None:
     """By the way that training takes on this processor."""
     asked = lesson(build(), "bf16", scale=scale)
-    way = {"by-pack": by_pack, "by-patient": by_patient}[quickest_way(asked)]
+    way = {"by-pack": by_pack, "by-patient": by_patient}[quickest_way(asked, images=48)]
     whole = flat(way(asked, units(), clip=clip))
     rest = flat(way(asked, [unit for i, unit in enumerate(units()) if i != gone], clip=clip))
     assert torch.isfinite(whole).all()
     assert float((whole - rest).norm()) <= clip * (1 + 1e-5)
+
+
+@pytest.mark.parametrize(("precision", "bound"), [("bf16", 0.0), ("float32", 2e-6)])
+def test_a_patients_gradient_does_not_depend_on_how_many_images_the_others_have(precision: str, bound: float) -> None:
+    """Patients of one image to three in packs of any size: only a patient's own number may choose the kernels."""
+    asked = lesson(build(), precision)
+    if quickest_way(asked, images=48) != "by-pack":
+        pytest.skip("this processor's kernels round by what passes beside; training takes one patient at a time here")
+    (alone,) = torch.cat([each.double() for each in _gradients(asked, units()[:1])], 1)
+    for others in ([1], [2, 3], [1, 4], [3, 1, 2, 4]):
+        pack = [*(units()[i] for i in others), units()[0]]
+        beside = torch.cat([each.double() for each in _gradients(asked, pack)], 1)[-1]
+        assert float((beside - alone).norm()) <= bound * float(alone.norm())
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+@pytest.mark.parametrize("way", ["by-pack", "by-patient", "by-sample"])
+def test_one_clipped_patient_has_the_norm_of_the_clip(way: str, precision: str) -> None:
+    """Eleven million values, whose squares float32 cannot add up in one go."""
+    asked = lesson(build(), precision)
+    group = units()[:1]
+    match way:
+        case "by-pack":
+            found = by_pack(asked, group, clip=0.01)
+        case "by-patient":
+            found = by_patient(asked, group, clip=0.01)
+        case _:
+            found = by_sample(asked, group, clip=0.01, images=48)
+    assert float(flat(found).norm()) == pytest.approx(0.01, rel=2e-6)
+
+
+@pytest.mark.parametrize("values", [1, 1023, 1024, 5000, 3_000_000])
+def test_squares_of_many_values_add_up(values: int) -> None:
+    rows = torch.full((2, values), 0.37)
+    torch.testing.assert_close(
+        squared_norms(rows), torch.full((2,), values * float(rows[0, 0]) ** 2).double(), rtol=1e-6, atol=0
+    )
+
+
+def test_packs_hold_no_more_units_than_they_may() -> None:
+    sizes = [[len(unit.rows) for unit in pack] for pack in packs(units((1,) * 7), 48, most=3)]
+    assert sizes == [[1, 1, 1], [1, 1, 1], [1]]
+    assert [len(pack) for pack in packs(units((3, 3, 3)), 5)] == [1, 1, 1]
 
 
 class _Mixing(nn.Module):
@@ -133,13 +182,15 @@ class _Mixing(nn.Module):
 
 def test_a_model_that_mixes_patients_is_found_out_and_trained_one_patient_after_the_other() -> None:
     asked = lesson(build("small"), "float32")
-    assert units_pass_apart(asked)
-    assert quickest_way(asked) == "by-pack"
+    assert units_pass_apart(asked, "by-pack", images=48)
+    assert quickest_way(asked, images=48) == "by-pack"
     mixing = build("small")
     mixing.trunk.relu2 = _Mixing()  # type: ignore[assignment]
     spoilt = replace(asked, model=mixing)
-    assert not units_pass_apart(spoilt)
-    assert quickest_way(spoilt) == "by-patient"
+    assert not units_pass_apart(spoilt, "by-pack", images=48)
+    assert not units_pass_apart(spoilt, "by-sample", images=48)
+    assert units_pass_apart(spoilt, "by-patient", images=48)
+    assert quickest_way(spoilt, images=48) == "by-patient"
 
 
 def test_what_has_no_gradients_by_unit_is_refused_and_the_model_is_left_as_it_was() -> None:

@@ -71,7 +71,7 @@ def clipped(way: Way, asked: Lesson, group: list[Unit], *, clip: float, images: 
     """The sum by one of the ways."""
     match way:
         case "by-pack":
-            return by_pack(asked, group, clip=clip).tensors
+            return by_pack(asked, group, clip=clip, images=images).tensors
         case "by-patient":
             return by_patient(asked, group, clip=clip).tensors
         case "by-sample":
