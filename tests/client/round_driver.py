@@ -104,7 +104,7 @@ def check(base: Path, log: Path, found: dict[str, int]) -> None:
         left = [(int(number), content) for name, number, content in lines if name == site.name]
         assert {number for number, _ in left} <= set(rounds), "released, and not recorded"
         assert len({number for number, _ in left}) == len(set(left)), "one round, released with two contents"
-        real = epsilon([Plan(SIGMA, 4 / 12, len(set(left)))], delta=account.delta)
+        real = epsilon([Plan(SIGMA, 4 / 12, 1)] * len(set(left)), delta=account.delta)
         spent = entries[-1].epsilon if entries else 0.0
         assert real - 1e-9 <= spent <= account.cap, "spent more than recorded, or overspent"
         found["twice"] += len(rounds) - len(set(rounds))
