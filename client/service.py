@@ -171,7 +171,8 @@ def answer_evaluate(
             parts[name] = report_looks(site, rows, site_crops(site, order.crop)[rows], order)
         elif len(rows):
             parts[name] = _report_scored(site, rows, order, weights, part=name)
-    report = EvaluateReport(site=site.id, seconds=round(time.monotonic() - began, 3), parts=parts)
+    seconds = None if site.policy.privacy_required else round(time.monotonic() - began, 3)
+    report = EvaluateReport(site=site.id, seconds=seconds, parts=parts)
     log_report(site, order, report)
     return report
 

@@ -166,8 +166,11 @@ class PartReport:
 
 @checked(frozen=True, config=_STRICT)
 class EvaluateReport:
-    """A site's answer to an EvaluateOrder, by the order's names of parts."""
+    """A site's answer to an EvaluateOrder, by the order's names of parts.
+
+    `seconds` is None where the site requires privacy: it follows from the true number of cases.
+    """
 
     site: str
-    seconds: float
+    seconds: float | None
     parts: dict[str, PartReport] = field(default_factory=dict)

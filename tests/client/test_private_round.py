@@ -102,7 +102,9 @@ def test_who_trained_with_privacy_is_evaluated_by_nobody(tmp_path: Path) -> None
     with pytest.raises(LedgerRefused, match="has trained with privacy and answers no evaluation about the patients"):
         answer_evaluate(site, replace(about_train, round=9), weights)
     counted = read_answered(site.folder).in_all
-    assert answer_evaluate(site, replace(ask, round=9, parts={"val": ("val",)}), weights).parts["val"].n_images
+    answer = answer_evaluate(site, replace(ask, round=9, parts={"val": ("val",)}), weights)
+    assert answer.parts["val"].n_images
+    assert answer.seconds is None, "how long it took follows from how many cases there are"
     assert read_answered(site.folder).in_all == counted + 1
 
 
