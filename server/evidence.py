@@ -118,6 +118,11 @@ class Federated:
     why: str | None = None
     by_question: tuple[Federated, ...] = ()
 
+    @property
+    def area(self) -> ClusteredAuc:
+        """The AUC alone, as a site's own."""
+        return ClusteredAuc(self.auc, self.variance, self.low, self.high, self.why)
+
 
 def parts_of(evaluated: Evaluated, part: str) -> dict[str, PartReport]:
     """The reports on one part, by site, sorted; a site without cases there is absent."""
@@ -250,7 +255,7 @@ def columns(found: Federated, task: Task, own: Sequence[ClusteredAuc]) -> dict[s
     mean = mean_over_centers(own)
     names = [task.classes[k] for k in task.questions]
     by_class = {
-        name: {"auc": one.auc, "bound": one.bound, "low": one.low, "high": one.high}
+        name: {"auc": one.auc, "bound": one.bound, "low": one.low, "high": one.high, "why": one.why}
         for name, one in zip(names, found.by_question, strict=bool(found.by_question))
     }
     return {

@@ -73,11 +73,10 @@ def federated_difference(cases: Cases, ours: Sequence[Judge], theirs: Sequence[J
                 ]
                 for both in zip(pools, tests, strict=True)
             ]
-            sums = questions[q]
-            placed.append(None if sums is None else _mean_difference(there))
+            sums, mean = questions[q], _mean_difference(there)
+            placed.append(None if sums is None else mean)
             if sums is not None:
-                own = InfluenceSums.of(placed[q], whose, center=sums.center, smallest=_cell(cases, site))
-                questions[q] = sums + own
+                questions[q] = sums + InfluenceSums.of(mean, whose, center=sums.center, smallest=_cell(cases, site))
         if len(asked) > 1:
             known = [center or 0.0 for center in centers]
             macro += MacroSums.of(placed, labels, whose, centers=known, totals=totals, smallest=_cell(cases, site))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from common.auc import clustered_auc, macro_auc
 from common.errors import RunFailed
-from common.influence import InfluenceSums, Others, OtherCases, Placements, place
+from common.influence import InfluenceSums, OtherCases, Others, Placements, place
 from common.macro import MacroSums, clustered_macro_auc, macro_difference, macro_of, macro_placed, summed
 
 Cases = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -101,7 +101,9 @@ def shared(sites: list[Cases], classes: int) -> tuple[list[InfluenceSums | None]
     """Both kinds of sums over sites that know the others' cases by bins of .0005, and centers off by .003."""
     edges = tuple((np.arange(1, 2000) / 2000).tolist())
     labels, scores = (np.concatenate([site[n] for site in sites]) for n in (0, 1))
-    centers = [(clustered_auc(labels == k, scores[:, k], np.arange(len(labels))).auc or 0) + 0.003 for k in range(classes)]
+    centers = [
+        (clustered_auc(labels == k, scores[:, k], np.arange(len(labels))).auc or 0) + 0.003 for k in range(classes)
+    ]
     totals = [(float((labels == k).sum()), float((labels != k).sum())) for k in range(classes)]
     questions: list[InfluenceSums] = [InfluenceSums.zero(center) for center in centers]
     macro = MacroSums.zero(classes)
