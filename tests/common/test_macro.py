@@ -70,7 +70,7 @@ def test_the_variance_is_that_of_a_loop_over_pairs(classes: int) -> None:
     assert found.low < area < found.high
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 9), st.integers(0, 6)), min_size=1, max_size=40))
 def test_two_classes_are_the_binary_case(rows: list[tuple[bool, int, int]]) -> None:
     positive, score, whose = (np.array(column) for column in zip(*rows, strict=True))
