@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,9 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.auc import clustered_auc, macro_auc
+from common.blocks import decode, encode
+from common.config import Evaluation, Experiment
 from common.errors import RunFailed
+from common.evaluation_blocks import evaluation_directory, evaluation_numbers, evaluation_sums
 from common.influence import InfluenceSums, OtherCases, Others, Placements, place
 from common.macro import MacroSums, clustered_macro_auc, macro_difference, macro_of, macro_placed, summed
+from common.orders import Placing
+from common.stage_sums import StageSums
+from common.tasks import Task
+from server.rounds import evaluate_order
 
 Cases = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -184,3 +192,25 @@ def test_what_few_patients_have_in_common_stays() -> None:
     assert corner[0, 3] != 0
     assert sum(x != 0 for x in full.products) > sum(x != 0 for x in kept.products)
     assert (kept.patients, kept.fourth) == (full.patients, full.fourth)
+
+
+def test_macro_sums_travel_under_masks_as_they_are() -> None:
+    """Two sites' words added, and read back as the sum of their sums."""
+    task = Task("kind", ("none", "cyst", "mass"), "cyst")
+    experiment = Experiment(name="sent", task=task, evaluation=Evaluation(secure=True))
+    order = evaluate_order(experiment, {"test": ("test",)}, run="r", round_number=1, threshold=0.5)
+    order = replace(order, stage="placements", placing=(Placing(0.5, Others(), whole=True),) * 3)
+    directory, told, words = evaluation_directory(order), [], np.zeros(0, dtype=np.uint64)
+    for seed in (0, 1):
+        labels, scores, whose = drawn(np.random.default_rng(seed), 40, 3)[0]
+        placed, centers = macro_placed(labels, scores), (0.5,) * 3
+        influence = tuple(one and InfluenceSums.of(one, whose, center=0.5) for one in placed)
+        told.append(MacroSums.of(placed, labels, whose, centers=centers, totals=((30.0, 60.0),) * 3))
+        sums = StageSums(influence=influence, macro=told[-1])
+        mine = encode(directory, evaluation_numbers({"test": sums}), sites=2)
+        words = mine if seed == 0 else words + mine
+    found = evaluation_sums(decode(directory, words), "test", order, sites=("a", "b")).macro
+    assert found is not None
+    whole = told[0] + told[1]
+    assert (found.patients, found.everybody) == (whole.patients, whole.everybody)
+    np.testing.assert_allclose((*found.products, *found.fourth), (*whole.products, *whole.fourth), rtol=0, atol=1e-11)
