@@ -69,7 +69,8 @@ def secure_bins(questions: int) -> int:
     more than twenty classes a site sends more.
 
     The printed bound on a class's error, half the share of pairs in one bin, is about as much larger as there are fewer
-    bins: 1.5 times with three classes, 2.2 with four, 4.7 with eight.
+    bins: 1.5 times with three classes, 2.2 with four, 4.7 with eight. Over data sets of five sites of 160 patients it is
+    .0004, .0007 and .0016 of the macro AUC, whose error itself stays below 2e-5 by the places in the bins.
     """
     if questions == 1:
         return SECURE_BINS
