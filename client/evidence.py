@@ -18,12 +18,13 @@ from client.looks import lesion_margin, looks_of
 from client.measures import log_loss, measure_cases, permitted
 from client.repair import Crops
 from client.site import Site
-from common.bins import FIXED, bin_of, place_in_bin
+from common.bins import bin_of, first_grid, place_in_bin
 from common.errors import BadInput
 from common.groups import large_enough
 from common.histogram import Cells, ScoreHistogram
-from common.influence import InfluenceSums, OtherCases, Others, place
+from common.influence import InfluenceSums, OtherCases, Others, Placements, place
 from common.logistic import LogisticSums
+from common.macro import MacroSums
 from common.metrics import EvaluationSums
 from common.orders import EvaluateOrder, PartReport, Placing
 from common.stage_sums import StageSums
@@ -59,6 +60,7 @@ def report_part(site: Site, rows: Rows, scores: Scores, order: EvaluateOrder) ->
         histograms=tuple(one.to_json() for one in told.histograms),
         influence=tuple(None if one is None else one.to_json() for one in told.influence),
         logistic=None if told.logistic is None else told.logistic.to_json(),
+        macro=None if told.macro is None else told.macro.to_json(),
     )
 
 
@@ -77,7 +79,8 @@ def report_looks(site: Site, rows: Rows, crops: Crops, order: EvaluateOrder) -> 
 
 def _without_sums(report: PartReport, order: EvaluateOrder) -> PartReport:
     """The report of a site that keeps its sums: both classes of every histogram are suppressed."""
-    bins = {"first-pass": [len(FIXED) + 1] * len(order.task.questions), "counts": [len(e) + 1 for e in order.edges]}
+    asked = len(order.task.questions)
+    bins = {"first-pass": [len(first_grid(asked)) + 1] * asked, "counts": [len(e) + 1 for e in order.edges]}
     kept = tuple(ScoreHistogram(count, None, None).to_json() for count in bins.get(order.stage, []))
     return replace(report, histograms=kept, influence=(None,) * len(order.placing), why=report.why or "policy")
 
@@ -90,7 +93,7 @@ def stage_sums(site: Site, rows: Rows, scores: Scores, order: EvaluateOrder, *, 
     task, cases = site.task, (site.labels[rows], scores, site.patients[rows])
     match order.stage:
         case "first-pass":
-            grid = [FIXED] * len(task.questions)
+            grid = [first_grid(len(task.questions))] * len(task.questions)
             return StageSums(histograms=histograms_of(task, *cases, edges=grid, smallest=smallest))
         case "counts":
             sums = _evaluation_sums(site, cases, order, smallest=smallest)
@@ -98,8 +101,7 @@ def stage_sums(site: Site, rows: Rows, scores: Scores, order: EvaluateOrder, *, 
             counted = histograms_of(task, *cases, edges=order.edges, smallest=smallest, placed=placed)
             return StageSums(sums, counted)
         case "placements":
-            influence, logistic = influence_of(task, *cases, placing=order.placing, smallest=smallest)
-            return StageSums(influence=influence, logistic=logistic)
+            return influence_of(task, *cases, placing=order.placing, smallest=smallest)
         case "progress" | "looks":
             return StageSums()
 
@@ -144,25 +146,42 @@ def influence_of(
     *,
     placing: Sequence[Placing | None],
     smallest: int,
-) -> tuple[tuple[InfluenceSums | None, ...], LogisticSums | None]:
-    """For each question, the patients' influence sums, and the calibration sums of the positive class.
+) -> StageSums:
+    """For each question, the patients' influence sums; those of all questions together; and the calibration sums of the
+    positive class.
 
     None where `placing` says so, or where a class has too few patients, whatever it says.
     """
     found: list[InfluenceSums | None] = []
+    placements: list[Placements | None] = []
+    totals: list[tuple[float, float]] = []
     logistic = None
     for k, how in zip(task.questions, placing, strict=True):
         of_class, p = labels == k, scores[:, k]
         told = all(large_enough(patients[of_class == flag], smallest) for flag in (True, False))
         if how is None or not told:
             found.append(None)
+            placements.append(None)
+            totals.append((0.0, 0.0))
             continue
         others = _without_own(how.others, of_class, p) if how.whole else how.others
         placed = place(of_class, p, others)
         found.append(InfluenceSums.of(placed, patients, center=how.center, smallest=smallest))
+        placements.append(placed)
+        totals.append(_everybody(others, of_class))
         if how.start is not None:
             logistic = LogisticSums.of(of_class, p, start=how.start)
-    return tuple(found), logistic
+    macro = None
+    if len(placing) > 1 and all(large_enough(patients[labels == k], smallest) for k in task.questions):
+        centers = [0.0 if how is None else how.center for how in placing]
+        macro = MacroSums.of(placements, labels, patients, centers=centers, totals=totals, smallest=smallest)
+    return StageSums(influence=tuple(found), logistic=logistic, macro=macro)
+
+
+def _everybody(others: Others, own: NDArray[np.bool_]) -> tuple[float, float]:
+    """All sites' images of the class and of the rest, whole numbers."""
+    there = int(own.sum()), int((~own).sum())
+    return round(there[0] + others.positives.total), round(there[1] + others.negatives.total)
 
 
 def _without_own(everybody: Others, labels: Rows | NDArray[np.bool_], p: Scores) -> Others:

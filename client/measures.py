@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common.auc import clustered_auc, macro_auc, patient_auc
+from common.auc import ClusteredAuc, clustered_auc, macro_auc, patient_auc
 from common.calibration import brier, calibration_intercept, calibration_slope, ece
 from common.groups import large_enough
+from common.macro import clustered_macro_auc
 from common.metrics import Confusion
 
 _OF_BOTH = (
@@ -26,8 +27,8 @@ _OF_BOTH = (
 class Measures:
     """The numbers of a row; None where one does not exist, and `why` says why the first of them does not.
 
-    With more than two classes `auc` and `auc_patient` are macro one-against-rest and have no interval here
-    (`why` is `multi-class`), and the numbers that need a threshold are those of the positive class against the rest.
+    With more than two classes `auc` and `auc_patient` are macro one-against-rest, `by_class` has each class against the
+    rest, and the numbers that need a threshold are those of the positive class against the rest.
     """
 
     n_images: int | None
@@ -44,6 +45,7 @@ class Measures:
     brier: float | None
     ece: float | None
     why: str | None
+    by_class: tuple[ClusteredAuc, ...] = ()
 
 
 def measure_cases(
@@ -56,12 +58,11 @@ def measure_cases(
 ) -> Measures:
     """Measure cases: labels (N,), scores (N, K) probabilities, patients (N,); positive is `score >= threshold`."""
     positive, p = labels == positive_index, scores[:, positive_index]
-    area = clustered_auc(positive, p, patients)
+    multi = scores.shape[1] > 2
+    area = clustered_macro_auc(labels, scores, patients) if multi else clustered_auc(positive, p, patients)
     slope, intercept = calibration_slope(positive, p), calibration_intercept(positive, p)
     counts = Confusion.of(positive, p, threshold=threshold) if threshold is not None else None
-    multi = scores.shape[1] > 2
     reasons = (
-        "multi-class" if multi else None,
         area.why,
         slope.why,
         intercept.why,
@@ -70,11 +71,11 @@ def measure_cases(
     return Measures(
         n_images=len(labels),
         n_patients=len(np.unique(patients)),
-        auc=macro_auc(labels, scores) if multi else area.auc,
-        auc_low=None if multi else area.low,
-        auc_high=None if multi else area.high,
+        auc=area.auc,
+        auc_low=area.low,
+        auc_high=area.high,
         auc_patient=_macro_by_patient(labels, scores, patients) if multi else patient_auc(positive, p, patients),
-        auc_variance=None if multi else area.variance,
+        auc_variance=area.variance,
         sensitivity=counts.sensitivity if counts else None,
         specificity=counts.specificity if counts else None,
         calibration_slope=slope.value,
@@ -82,6 +83,7 @@ def measure_cases(
         brier=brier(positive, p),
         ece=ece(positive, p),
         why=next((reason for reason in reasons if reason), None),
+        by_class=_by_class(labels, scores, patients) if multi else (),
     )
 
 
@@ -95,14 +97,28 @@ def permitted(
     """
     if not large_enough(patients, smallest):
         nothing: dict[str, Any] = dict.fromkeys(field.name for field in fields(found))
-        return replace(found, **(nothing | {"why": "suppressed"}))
+        return replace(found, **(nothing | {"why": "suppressed", "by_class": ()}))
     positive = labels == positive_index
     told = {flag: large_enough(patients[positive == flag], smallest) for flag in (True, False)}
     classes = all(large_enough(patients[labels == k], smallest) for k in np.unique(labels))
     hidden = [] if all(told.values()) and classes else list(_OF_BOTH)
     hidden += [name for flag, name in ((True, "sensitivity"), (False, "specificity")) if not told[flag]]
     kept_back: dict[str, Any] = dict.fromkeys(hidden)
-    return replace(found, why="suppressed" if hidden else found.why, **kept_back)
+    areas = tuple(
+        one if _both_told(labels == k, patients, smallest) else ClusteredAuc(None, None, None, None, "suppressed")
+        for k, one in enumerate(found.by_class)
+    )
+    return replace(found, why="suppressed" if hidden else found.why, by_class=areas, **kept_back)
+
+
+def _both_told(own: NDArray[np.bool_], patients: NDArray[np.int64], smallest: int) -> bool:
+    return all(large_enough(patients[own == flag], smallest) for flag in (True, False))
+
+
+def _by_class(
+    labels: NDArray[np.int64], scores: NDArray[np.float64], patients: NDArray[np.int64]
+) -> tuple[ClusteredAuc, ...]:
+    return tuple(clustered_auc(labels == k, scores[:, k], patients) for k in range(scores.shape[1]))
 
 
 def log_loss(labels: NDArray[np.int64], scores: NDArray[np.float64]) -> float | None:

@@ -30,6 +30,7 @@ from client.repair import (
 from common.config import Crop
 from common.harmonisation import Floats
 from common.influence import Difference, InfluenceSums, place
+from common.macro import macro_difference, macro_placed, summed
 from common.repair_orders import KINDS, Kind, LooksSums, Repair, RepairOrder
 
 if TYPE_CHECKING:
@@ -124,11 +125,13 @@ def _measured(cases: CenterCases, scores: Floats) -> Measures:
 
 
 def _moved(cases: CenterCases, scores: Floats, before: Measures, after: Measures) -> Difference:
-    """AUC after − before; Obuchowski's test of both on the same patients, and with more than two classes no test."""
+    """AUC after − before; the clustered test of both on the same patients."""
     if before.auc is None or after.auc is None:
         return Difference(None, None, None, None, None, after.why)
     if scores.shape[1] > 2:
-        return Difference(after.auc - before.auc, None, None, None, None, "multi-class")
+        both = (macro_placed(cases.labels, these) for these in (scores, cases.scores))
+        moved = [new - old if new and old else None for new, old in zip(*both, strict=True)]
+        return macro_difference(*summed(moved, cases.labels, cases.patients))
     positive = cases.labels == cases.positive
     new, old = (place(positive, these[:, cases.positive]) for these in (scores, cases.scores))
     return InfluenceSums.of(new - old, cases.patients, center=0.0).difference()

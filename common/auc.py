@@ -52,32 +52,35 @@ class ClusteredAuc:
 class Spread:
     """What the variance of an AUC, or of a difference of two, rests on.
 
-    For each class: the number of patients that have it, Σd² and Σd⁴ of these patients' influences d (the sum of an
-    image's placement − AUC over a patient's images of the class, divided by the class's images); `patients` of either
-    class; `product` Σ d⁺d⁻.
+    For each class of images: the number of patients that have it, Σd² and Σd⁴ of these patients' influences d (the sum
+    of what a patient's images of the class add to the AUC's error; for a binary AUC, of placement − AUC divided by the
+    class's images); `patients` of any class; `product` Σ dd' over pairs of classes. A binary AUC has two classes, a
+    macro AUC as many as the task (`common.macro`).
     """
 
-    positives: tuple[int, float, float]
-    negatives: tuple[int, float, float]
+    classes: tuple[tuple[int, float, float], ...]
     patients: int
     product: float
 
     @classmethod
     def of(cls, positive_P: Floats, negative_P: Floats, *, positives: int, negatives: int) -> Spread:
         """From every patient's influences, (P,), 0 where a patient lacks the class; and the patients that have it."""
-        first, second = (
+        both = tuple(
             (count, float(d @ d), float((d * d) @ (d * d)))
             for d, count in ((positive_P, positives), (negative_P, negatives))
         )
-        return cls(first, second, len(positive_P), float(positive_P @ negative_P))
+        return cls(both, len(positive_P), float(positive_P @ negative_P))
 
     @property
-    def terms(self) -> tuple[float, float, float] | None:
-        """Obuchowski's S10 / M, S01 / N and 2 S11 / (M N); None where a class has fewer than two patients."""
-        if min(self.positives[0], self.negatives[0]) < 2:
+    def terms(self) -> tuple[float, ...] | None:
+        """Obuchowski's S10 / M, S01 / N and 2 S11 / (M N): each class's, and the last what pairs of classes share.
+
+        None where a class has fewer than two patients.
+        """
+        if min(patients for patients, _, _ in self.classes) < 2:
             return None
-        alone = [patients / (patients - 1) * squares for patients, squares, _ in (self.positives, self.negatives)]
-        return alone[0], alone[1], 2 * self.patients / (self.patients - 1) * self.product
+        alone = [patients / (patients - 1) * squares for patients, squares, _ in self.classes]
+        return *alone, 2 * self.patients / (self.patients - 1) * self.product
 
     @property
     def variance(self) -> float | None:
@@ -87,11 +90,11 @@ class Spread:
     @cached_property
     def vanishes(self) -> bool:
         """Whether what is left of the variance is rounding."""
-        return self.terms is None or sum(self.terms) <= _CANCELLED * (self.terms[0] + self.terms[1])
+        return self.terms is None or sum(self.terms) <= _CANCELLED * sum(self.terms[:-1])
 
     @property
     def degrees(self) -> float:
-        """Satterthwaite's degrees of freedom of the sum of the two classes' variances, at least 1.
+        """Satterthwaite's degrees of freedom of the sum of the classes' variances, at least 1.
 
         A high AUC rests on the few patients that are ranked wrong, so a class counts 3 (Σd²)² / Σd⁴ patients, which is
         their number for normal deviations, at most the number.
@@ -99,18 +102,19 @@ class Spread:
         if self.terms is None:
             return 1.0
         weight = 0.0
-        for (patients, squares, fourth), variance in zip((self.positives, self.negatives), self.terms, strict=False):
+        for (patients, squares, fourth), variance in zip(self.classes, self.terms, strict=False):
             if variance > 0 and fourth > 0:
                 effective = min(float(patients), 3 * squares**2 / fourth)
                 weight += variance**2 / (effective - 1)
-        return max(1.0, (self.terms[0] + self.terms[1]) ** 2 / weight) if weight else 1.0
+        return max(1.0, sum(self.terms[:-1]) ** 2 / weight) if weight else 1.0
 
     def around(self, area: float, *, confidence: float = 0.95) -> ClusteredAuc:
         """The AUC `area` with this variance and the interval that `clustered_auc` describes."""
         if self.variance is None:
             return ClusteredAuc(area, None, None, None, "too-few")
         if self.vanishes or not 0 < area < 1:
-            low, high = score_interval(area, self.positives[0], self.negatives[0], confidence=confidence)
+            fewest, *others = sorted(patients for patients, _, _ in self.classes)
+            low, high = score_interval(area, fewest, sum(others), confidence=confidence)
             return ClusteredAuc(area, self.variance, low, high)
         quantile = float(stdtrit(self.degrees, (1 + confidence) / 2))
         reach = quantile * np.sqrt(self.variance) / (area * (1 - area))

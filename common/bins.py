@@ -13,10 +13,12 @@ __all__ = [
     "SECURE_BINS",
     "bin_of",
     "equal_edges",
+    "first_grid",
     "in_few_digits",
     "logit_edges",
     "place_in_bin",
     "quantile_edges",
+    "secure_bins",
     "share_of_bin",
 ]
 
@@ -49,6 +51,38 @@ FIXED: Floats = expit(_LOGITS[1:-1])
 as far as float64 reaches."""
 FIXED.setflags(write=False)
 
+_WORDS = 64 * 1024 // 8
+"""Words that a site may send of an evaluation under masks."""
+
+
+def first_grid(questions: int) -> Floats:
+    """The first pass's inner edges where so many questions are asked: all of `FIXED` for one, every fourth edge for
+    three or four, every eighth up to eight, so that all questions together take no more bins than one.
+    """
+    step = _step(questions)
+    return FIXED[step - 1 :: step]
+
+
+def secure_bins(questions: int) -> int:
+    """Bins of the second pass under masks, so that a site sends at most 64 KiB of all questions, both passes and the
+    placements together: 1,024 for one question, 691 for three, 470 for four, 219 for eight. Never below `PLAIN_BINS`: with
+    more than twenty classes a site sends more.
+
+    The printed bound on a class's error, half the share of pairs in one bin, is about as much larger as there are fewer
+    bins: 1.5 times with three classes, 2.2 with four, 4.7 with eight. Over data sets of five sites of 160 patients it is
+    .0004, .0007 and .0016 of the macro AUC, whose error itself stays below 2e-5 by the places in the bins.
+    """
+    if questions == 1:
+        return SECURE_BINS
+    across = 5 * questions + 4 * questions**2
+    left = (_WORDS - 256 - 41 * questions - across) // questions - 2 * (len(first_grid(questions)) + 1)
+    return max(PLAIN_BINS, left // 3)
+
+
+def _step(questions: int) -> int:
+    """The power of two that is not below the number of questions."""
+    return int(1 << (questions - 1).bit_length())
+
 
 def bin_of(p: ArrayLike, edges: ArrayLike) -> NDArray[np.int64]:
     """The bin of each probability, (N,), 0 to len(edges)."""
@@ -61,7 +95,8 @@ def equal_edges(bins: int) -> Floats:
 
 
 def quantile_edges(cases: ArrayLike, bins: int) -> Floats:
-    """Inner edges of at most `bins` bins that hold about equally many cases, from counts over the fixed grid (1024,).
+    """Inner edges of at most `bins` bins that hold about equally many cases, from counts over a first grid: (1024,), or
+    fewer by a power of two.
 
     Within a bin of the grid cases are taken as evenly spread in logit. Without cases, bins of equal width in logit.
     """
@@ -70,7 +105,8 @@ def quantile_edges(cases: ArrayLike, bins: int) -> Floats:
         return equal_edges(bins)
     rising = np.append(np.diff(reached) > 0, True) | np.append(False, np.diff(reached) > 0)
     wanted = np.arange(1, bins) / bins * reached[-1]
-    return np.unique(expit(np.interp(wanted, reached[rising], _LOGITS[rising])))
+    grid = _LOGITS[:: (len(_LOGITS) - 1) // (len(reached) - 1)]
+    return np.unique(expit(np.interp(wanted, reached[rising], grid[rising])))
 
 
 def in_few_digits(edges: ArrayLike) -> Floats:

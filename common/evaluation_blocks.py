@@ -21,6 +21,7 @@ from common.calibration import CalibrationBins
 from common.histogram import Cells, ScoreHistogram
 from common.influence import InfluenceSums
 from common.logistic import LogisticSums
+from common.macro import MacroSums
 from common.metrics import BrierSum, Confusion, EvaluationSums
 from common.orders import EvaluateOrder
 from common.stage_sums import StageSums, no_case
@@ -57,6 +58,7 @@ def evaluation_sums(
         histograms=tuple(_histogram(found, q) for q in range(len(shape.histograms))),
         influence=tuple(one and _influence(found, q, one) for q, one in enumerate(shape.influence)),
         logistic=shape.logistic and _logistic(found, shape.logistic),
+        macro=shape.macro and _macro(found, shape.macro),
     )
 
 
@@ -78,6 +80,9 @@ def _flat(told: StageSums) -> Numbers:
     if told.logistic is not None:
         flat["logistic.counts"] = np.array([told.logistic.cases, told.logistic.positives], dtype=np.int64)
         flat |= _any_size("logistic", (*told.logistic.slope, *told.logistic.intercept))
+    if told.macro is not None:
+        flat["macro.counts"] = np.array([*told.macro.patients, told.macro.everybody], dtype=np.int64)
+        flat |= _any_size("macro", (*told.macro.products, *told.macro.fourth))
     return flat
 
 
@@ -186,3 +191,9 @@ def _logistic(found: Mapping[str, list[Any]], shape: LogisticSums) -> LogisticSu
         slope=values[: len(shape.slope)],
         intercept=values[len(shape.slope) :],
     )
+
+
+def _macro(found: Mapping[str, list[Any]], shape: MacroSums) -> MacroSums:
+    *patients, everybody = found["macro.counts"]
+    values, cut = tuple(map(float, _whole(found, "macro"))), len(shape.products)
+    return MacroSums(tuple(patients), everybody, values[:cut], values[cut:])

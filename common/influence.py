@@ -264,8 +264,10 @@ class InfluenceSums:
         (m, n), (first, second, total) = self.images, self.patients
         a, b = self.totals[0] / m, self.totals[1] / n
         return Spread(
-            positives=(first, (uu - 2 * a * um + a * a * mm) / m**2, self.fourth[0] / m**4),
-            negatives=(second, (vv - 2 * b * vn + b * b * nn) / n**2, self.fourth[1] / n**4),
+            classes=(
+                (first, (uu - 2 * a * um + a * a * mm) / m**2, self.fourth[0] / m**4),
+                (second, (vv - 2 * b * vn + b * b * nn) / n**2, self.fourth[1] / n**4),
+            ),
             patients=total,
             product=(uv - b * un - a * vm + a * b * mn) / (m * n),
         )

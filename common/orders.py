@@ -20,6 +20,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as checked
 
+from common.auc import ClusteredAuc
 from common.config import Crop, Evaluation, FedAvg, FedProx, Model, Positive, Training
 from common.influence import Others
 from common.logistic import Start
@@ -140,7 +141,8 @@ class PartReport:
     Numbers that the site's policy keeps back are None and `why` is `suppressed`; a class without cases is `one-class`;
     a part without cases is not in the report at all. `sums` is an `EvaluationSums`, `histograms` and `influence` hold a
     `ScoreHistogram` and `InfluenceSums` for each question, `logistic` is a `LogisticSums`, each as its `to_json` writes
-    it. In a secure evaluation these four are not in the report: they leave the site only under masks (`common.masks`).
+    it; with more than two classes `macro` is a `MacroSums`. In a secure evaluation these five are not in the report:
+    they leave the site only under masks (`common.masks`). `by_class`: with more than two classes each against the rest.
     `looks` answers the stage of that name; `repairs` the order to mend, and is empty where the site's numbers stay
     there.
     """
@@ -162,6 +164,8 @@ class PartReport:
     logistic: dict[str, Any] | None = None
     looks: LooksSums | None = None
     repairs: tuple[Repair, ...] = ()
+    macro: dict[str, Any] | None = None
+    by_class: tuple[ClusteredAuc, ...] = ()
 
 
 @checked(frozen=True, config=_STRICT)

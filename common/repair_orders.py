@@ -89,7 +89,7 @@ class Repair:
 
     `delta_auc` is the AUC less the unrepaired one, with the interval and p of the test that pairs both by patient.
     `prior`: the share of each class that the answers imply, in the order of classes. A number that does not exist is
-    None, and `why` says why the first of them does not; with more than two classes differences have no interval.
+    None, and `why` says why the first of them does not; with more than two classes AUCs are macro one-against-rest.
     """
 
     repair: Kind

@@ -6,11 +6,12 @@ __all__ = ["StageSums", "no_case"]
 
 from dataclasses import dataclass
 
-from common.bins import FIXED
+from common.bins import first_grid
 from common.errors import BadInput
 from common.histogram import ScoreHistogram
 from common.influence import InfluenceSums
 from common.logistic import LogisticSums
+from common.macro import MacroSums
 from common.metrics import EvaluationSums
 from common.orders import EvaluateOrder
 
@@ -21,20 +22,23 @@ class StageSums:
     logistic.
 
     `histograms` and `influence` have one entry for each of the task's questions; an influence is None where the order
-    gave no placing.
+    gave no placing. `macro` goes with several influences: None with a single question, or where a class has too few
+    patients.
     """
 
     sums: EvaluationSums | None = None
     histograms: tuple[ScoreHistogram, ...] = ()
     influence: tuple[InfluenceSums | None, ...] = ()
     logistic: LogisticSums | None = None
+    macro: MacroSums | None = None
 
 
 def no_case(order: EvaluateOrder) -> StageSums:
     """The sums of a site without a case, to an order of some stage; BadInput where the stage sums nothing."""
     match order.stage:
         case "first-pass":
-            return StageSums(histograms=tuple(_empty(FIXED.tolist()) for _ in order.task.questions))
+            grid = first_grid(len(order.task.questions)).tolist()
+            return StageSums(histograms=tuple(_empty(grid) for _ in order.task.questions))
         case "counts":
             sums = EvaluationSums.of([], [], [], site="", threshold=order.threshold, loss_sum=0.0)
             secure = order.evaluation.secure
@@ -44,6 +48,7 @@ def no_case(order: EvaluateOrder) -> StageSums:
             return StageSums(
                 influence=tuple(None if how is None else InfluenceSums.zero(how.center) for how in order.placing),
                 logistic=LogisticSums.of([], [], start=starts[-1]) if starts else None,
+                macro=MacroSums.zero(len(order.placing)) if len(order.placing) > 1 else None,
             )
         case "progress" | "looks":
             raise BadInput("an evaluation for progress or looks sums nothing under masks; ask for another stage")

@@ -27,12 +27,13 @@ from typing import Any
 import numpy as np
 
 from common.auc import ClusteredAuc
-from common.bins import FIXED, PLAIN_BINS, equal_edges, in_few_digits, quantile_edges
+from common.bins import PLAIN_BINS, equal_edges, first_grid, in_few_digits, quantile_edges
 from common.calibration import Estimate
 from common.errors import RunFailed
 from common.histogram import ScoreHistogram
 from common.influence import InfluenceSums, OtherCases, Others
 from common.logistic import LogisticSums, Start, start_from
+from common.macro import MacroSums, macro_of
 from common.metrics import EvaluationSums
 from common.orders import PartReport, Placing
 from common.pooled import NetBenefit, Pool
@@ -99,10 +100,10 @@ class Question:
 class Federated:
     """All sites' cases, from sums. A number that does not exist is None, and `why` says why.
 
-    `auc` is off the exact one by `bound` at most; with more than two classes it is the mean over questions, without an
-    interval. `left_out`: sites whose policy kept them out. `why` is `unplaced` where a total of counts was told, and
-    then no total of placements, and `coarse` where `bound` is more than half the interval, which would claim too much:
-    it is None.
+    `auc` is off the exact one by `bound` at most; with more than two classes it is the mean over questions, each in
+    `by_question`, and has an interval where no site is in one question and left out of another. `left_out`: sites whose
+    policy kept them out. `why` is `unplaced` where a total of counts was told, and then no total of placements, and
+    `coarse` where `bound` is more than half the interval, which would claim too much: it is None.
     """
 
     auc: float | None
@@ -116,6 +117,11 @@ class Federated:
     left_out: tuple[str, ...] = ()
     why: str | None = None
     by_question: tuple[Federated, ...] = ()
+
+    @property
+    def area(self) -> ClusteredAuc:
+        """The AUC alone, as a site's own."""
+        return ClusteredAuc(self.auc, self.variance, self.low, self.high, self.why)
 
 
 def parts_of(evaluated: Evaluated, part: str) -> dict[str, PartReport]:
@@ -141,13 +147,13 @@ def agree(
 
     The threshold finds `sensitivity` of the positives, to one cell below.
     """
-    threshold, edges, counted = None, [], []
+    threshold, edges, counted, grid = None, [], [], first_grid(len(questions))
     for number, k in enumerate(questions):
-        found = question_of({site: told[number] for site, told in histograms.items()}, FIXED)
+        found = question_of({site: told[number] for site, told in histograms.items()}, grid)
         if k == positive_index:
             threshold = found.pool.threshold_at(sensitivity)
         counted.append([float(cases.sum()) for cases in (found.pool.negatives, found.pool.positives)])
-        cases = sum((found.pool.positives.sum(axis=0), found.pool.negatives.sum(axis=0)), np.zeros(len(FIXED) + 1))
+        cases = sum((found.pool.positives.sum(axis=0), found.pool.negatives.sum(axis=0)), np.zeros(len(grid) + 1))
         inner = quantile_edges(cases, bins) if found.sites else equal_edges(bins)
         edges.append(tuple(in_few_digits(inner).tolist()))
     return FirstPass(threshold, tuple(edges), _shares(counted, positive_index))
@@ -192,8 +198,12 @@ def federated(
     questions: Sequence[Question],
     influence: Mapping[str, Sequence[InfluenceSums | None]],
     logistic: Mapping[str, LogisticSums | None],
+    macro: Mapping[str, MacroSums | None] | None = None,
 ) -> Federated:
-    """The pooled numbers from the sums by site (and question), of every site that a question has."""
+    """The pooled numbers from the sums by site (and question), of every site that a question has.
+
+    `macro`: with several questions, the sums of all of them together.
+    """
     answers = [_answer(question, n, influence) for n, question in enumerate(questions)]
     main = next((q for q in questions if q.start is not None), None)
     slope = intercept = Estimate(None, "suppressed" if any(q.left_out for q in questions) else "one-class")
@@ -208,18 +218,36 @@ def federated(
         return replace(
             answers[0], calibration_slope=slope, calibration_intercept=intercept, net_benefit=benefit, by_question=()
         )
-    known = [(a.auc, a.bound) for a in answers if a.auc is not None and a.bound is not None]
-    left_out = tuple(sorted({site for q in questions for site in q.left_out}))
-    return Federated(
-        auc=float(np.mean([area for area, _ in known])) if known else None,
-        bound=float(np.mean([bound for _, bound in known])) if known else None,
+    area = _macro(questions, answers, influence, macro or {})
+    return replace(
+        area,
         calibration_slope=slope,
         calibration_intercept=intercept,
         net_benefit=benefit,
-        left_out=left_out,
-        why="multi-class" if known else answers[0].why,
+        left_out=tuple(sorted({site for q in questions for site in q.left_out})),
         by_question=tuple(answers),
     )
+
+
+def _macro(
+    questions: Sequence[Question],
+    answers: Sequence[Federated],
+    influence: Mapping[str, Sequence[InfluenceSums | None]],
+    macro: Mapping[str, MacroSums | None],
+) -> Federated:
+    """The mean over questions; its interval where all have the same sites, since a patient's images are in all."""
+    known = [(a.auc, a.bound) for a in answers if a.auc is not None and a.bound is not None]
+    if not known:
+        return Federated(None, None, why=answers[0].why)
+    area, bound = (float(np.mean(values)) for values in zip(*known, strict=True))
+    unplaced = next((a.why for a in answers if a.why == "unplaced"), None)
+    alike = {q.sites for q in questions if q.pool.auc is not None}
+    sums = [macro.get(site) for site in min(alike)]
+    if unplaced or len(alike) > 1 or None in sums:
+        return Federated(area, bound, why=unplaced or "suppressed")
+    total = sum((one for one in sums if one is not None), MacroSums.zero(len(questions)))
+    found = macro_of([_total(q, n, influence) for n, q in enumerate(questions)], total)
+    return _unless_coarse(Federated(found.auc, bound, found.low, found.high, found.variance, why=found.why))
 
 
 def columns(found: Federated, task: Task, own: Sequence[ClusteredAuc]) -> dict[str, Any]:
@@ -227,7 +255,7 @@ def columns(found: Federated, task: Task, own: Sequence[ClusteredAuc]) -> dict[s
     mean = mean_over_centers(own)
     names = [task.classes[k] for k in task.questions]
     by_class = {
-        name: {"auc": one.auc, "bound": one.bound, "low": one.low, "high": one.high}
+        name: {"auc": one.auc, "bound": one.bound, "low": one.low, "high": one.high, "why": one.why}
         for name, one in zip(names, found.by_question, strict=bool(found.by_question))
     }
     return {
@@ -249,16 +277,34 @@ def _answer(question: Question, number: int, influence: Mapping[str, Sequence[In
     center = question.pool.auc
     if center is None:
         return Federated(None, None, left_out=question.left_out, why="suppressed" if question.left_out else "one-class")
-    total = InfluenceSums.zero(center)
     if not any(influence.values()):
         return Federated(center, question.pool.auc_error_bound, left_out=question.left_out, why="unplaced")
+    total = _total(question, number, influence)
+    assert total is not None
+    found = total.auc()
+    answer = Federated(found.auc, total.bound, found.low, found.high, found.variance, why=found.why)
+    return replace(_unless_coarse(answer), left_out=question.left_out)
+
+
+def _total(
+    question: Question, number: int, influence: Mapping[str, Sequence[InfluenceSums | None]]
+) -> InfluenceSums | None:
+    """The influence sums of every site that the question has; None where it has no pair."""
+    center = question.pool.auc
+    if center is None:
+        return None
+    total = InfluenceSums.zero(center)
     for site in question.sites:
         sums = influence[site][number]
         if sums is None:
             raise RunFailed(f"site {site} sent a histogram but no influence sums; evaluate again without it")
         total = total + sums
-    found, bound = total.auc(), total.bound
-    low, high, why = found.low, found.high, found.why
+    return total
+
+
+def _unless_coarse(found: Federated) -> Federated:
+    """The numbers, without the interval where the bound is more than half of it."""
+    low, high, bound = found.low, found.high, found.bound
     if low is not None and high is not None and bound is not None and bound > (high - low) / 2:
-        low, high, why = None, None, "coarse"
-    return Federated(found.auc, bound, low, high, found.variance, left_out=question.left_out, why=why)
+        return replace(found, low=None, high=None, why="coarse")
+    return found

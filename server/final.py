@@ -28,7 +28,7 @@ from server.pooled_under_masks import UnderMasks
 from server.private_rounds import is_private, private_samples
 from server.records import Records, read_records
 from server.repairs import Repaired, repaired_rows
-from server.results import Row, write_results
+from server.results import Row, by_class, write_results
 from server.rounds import Evaluated, Federation, Outcome, Roster, evaluate_order, training_sizes
 from server.spending import spending
 
@@ -193,6 +193,7 @@ def _row(
         observed=ratio.observed if ratio else None,
         expected=ratio.expected if ratio else None,
         log_oe_variance=ratio.log_variance if ratio else None,
+        auc_by_class=by_class(experiment.task.classes, part.by_class),
     )
 
 
@@ -238,5 +239,6 @@ def _row_of_all(
         observed=ratio.observed,
         expected=ratio.expected,
         log_oe_variance=ratio.log_variance,
+        auc_by_class=by_class(experiment.task.classes, [one.area for one in found.by_question]),
         **columns(found, experiment.task, together.own),
     )

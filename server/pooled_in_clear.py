@@ -12,6 +12,7 @@ from common.errors import RunFailed
 from common.histogram import ScoreHistogram
 from common.influence import InfluenceSums
 from common.logistic import LogisticSums
+from common.macro import MacroSums
 from common.metrics import EvaluationSums
 from common.orders import EvaluateOrder, PartReport
 from common.update import Weights
@@ -106,7 +107,11 @@ def _put_together(
     logistic = {
         site: None if part.logistic is None else LogisticSums.from_json(part.logistic) for site, part in placed.items()
     }
-    found = federated(questions, influence, logistic)
+    macro = {
+        site: None if part.macro is None else MacroSums.from_json(part.macro, classes=len(questions))
+        for site, part in placed.items()
+    }
+    found = federated(questions, influence, logistic, macro)
     whole = {site for site, part in parts.items() if part.n_images is None}
     sums = [EvaluationSums.from_json(part.sums) for part in parts.values() if part.sums is not None]
     return Together(

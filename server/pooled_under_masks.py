@@ -1,4 +1,5 @@
-"""All training sites' cases put together, where the server sees totals alone: three secure sums, 1,024 bins.
+"""All training sites' cases put together, where the server sees totals alone: three secure sums, 1,024 bins
+(fewer with several classes: `common.bins.secure_bins`).
 
 The threshold comes from the total of val histograms, the bins from that of test histograms, counts from a total over
 test cases between these bins, with the sums of their places in their bins and of these squared. Totals go back to the
@@ -12,7 +13,7 @@ __all__ = ["UnderMasks"]
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
-from common.bins import SECURE_BINS
+from common.bins import secure_bins
 from common.config import Experiment
 from common.evaluation_blocks import evaluation_directory, evaluation_sums
 from common.metrics import EvaluationSums
@@ -58,7 +59,7 @@ class UnderMasks:
             questions=task.questions,
             positive_index=task.positive_index,
             sensitivity=self.experiment.evaluation.sensitivity,
-            bins=SECURE_BINS,
+            bins=secure_bins(len(task.questions)),
         )
 
     def counting(self, order: EvaluateOrder, first: FirstPass) -> EvaluateOrder:
@@ -100,7 +101,7 @@ class UnderMasks:
                 else:
                     told, failures = self._read(found, "test", asked), {}
                     break
-        return federated(questions, {_TOTAL: told.influence}, {_TOTAL: told.logistic}), failures
+        return federated(questions, {_TOTAL: told.influence}, {_TOTAL: told.logistic}, {_TOTAL: told.macro}), failures
 
     def _totals(self, order: EvaluateOrder, sites: Collection[str], *, purpose: str, whole: bool = False) -> Totals:
         """The totals over `sites`; over all of them where it must be `whole`, else without those that drop out."""

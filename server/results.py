@@ -5,13 +5,14 @@ No times, so that one seed gives the same bytes twice.
 
 from __future__ import annotations
 
-__all__ = ["Row", "Subgroup", "write_results"]
+__all__ = ["Row", "Subgroup", "by_class", "write_results"]
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from common.auc import ClusteredAuc
 from common.files import write_json
 from common.pooled import NetBenefit
 from common.provenance import Provenance
@@ -27,7 +28,8 @@ class Row:
     Rows of `all`, in-federation, also hold what sums alone give: `auc_federated` is off the exact AUC by
     `auc_federated_bound` at most (`auc_federated_why` says why it or its interval is not there); the mean of the sites'
     own AUCs, which is another thing than the AUC of all cases; and the decision curve. `suppressed` names sites whose
-    policy kept their cases out of the federated numbers.
+    policy kept their cases out of the federated numbers. With more than two classes `auc` is their mean and
+    `auc_by_class` has each against the rest, by its name.
     """
 
     arm: str
@@ -60,12 +62,18 @@ class Row:
     auc_federated_low: float | None = None
     auc_federated_high: float | None = None
     auc_federated_why: str | None = None
-    auc_federated_by_class: Mapping[str, Mapping[str, float | None]] | None = None
+    auc_federated_by_class: Mapping[str, Mapping[str, float | str | None]] | None = None
     auc_mean_of_sites: float | None = None
     auc_mean_of_sites_low: float | None = None
     auc_mean_of_sites_high: float | None = None
     net_benefit: tuple[NetBenefit, ...] = ()
     suppressed: tuple[str, ...] = ()
+    auc_by_class: Mapping[str, ClusteredAuc] | None = None
+
+
+def by_class(classes: Sequence[str], areas: Sequence[ClusteredAuc]) -> dict[str, ClusteredAuc] | None:
+    """The areas by the names of their classes; None where there are none, as with two classes."""
+    return dict(zip(classes, areas, strict=True)) if areas else None
 
 
 @dataclass(frozen=True)

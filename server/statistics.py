@@ -1,8 +1,8 @@
 """Between centers and between arms: the mean over centers with its interval, and contrasts of two arms by bootstrap.
 
 Shapes: N images, P patients, B + 1 draws (draw 0 is the data themselves), S seeds. The bootstrap resamples patients
-with replacement within center and, within a center, among patients with only positive images, only negative images, or
-both; one draw serves every arm and seed, so a contrast is paired. It also resamples seeds. An AUC of a draw counts each
+with replacement within center and, within a center, among patients with images of the same classes (of two: only
+positive images, only negative images, or both), so that a draw has each class; one draw serves every arm and seed, so a contrast is paired. It also resamples seeds. An AUC of a draw counts each
 patient as often as it was drawn: weighted Mann–Whitney over scores sorted once, in whole numbers, so exact and the same
 bits on every machine. Neighbours in that order whose own order cannot matter are counted together (`_Ranking`).
 """
@@ -62,11 +62,12 @@ class Scored:
     """A site's test cases, and what each model of each arm and seed gave them.
 
     `labels` (N,) 0/1; `patients` (N,) names, unique within the site; `scores[arm, seed]` one or several vectors (N,):
-    of several, the mean of their AUCs counts ("local" away from home is every other center's model).
+    of several, the mean of their AUCs counts ("local" away from home is every other center's model). With several
+    classes `labels` are 0..K−1 and a model's scores (N, K): the AUC is then macro one-against-rest.
     """
 
     site: str
-    labels: NDArray[np.bool_]
+    labels: NDArray[np.bool_] | Whole
     patients: NDArray[np.generic]
     scores: Mapping[tuple[Arm, Seed], Sequence[Floats]]
 
@@ -85,10 +86,23 @@ class Scored:
 
     @cached_property
     def strata(self) -> tuple[Whole, ...]:
-        """Patients with only negative, only positive and both kinds of images."""
-        count = self.patient.max(initial=-1) + 1
-        has = [np.bincount(self.patient[which], minlength=count) > 0 for which in (~self.positive, self.positive)]
-        return tuple(np.flatnonzero(group) for group in (has[0] & ~has[1], has[1] & ~has[0], has[0] & has[1]))
+        """Patients by which classes of images they have: of two, only negative, only positive and both."""
+        count, label = self.patient.max(initial=-1) + 1, np.asarray(self.labels).astype(np.int64)
+        kinds = np.zeros(count, dtype=np.int64)
+        for k in np.unique(label).tolist():
+            kinds[self.patient[label == k]] |= 1 << k
+        return tuple(np.flatnonzero(kinds == kind) for kind in np.unique(kinds).tolist())
+
+    @cached_property
+    def classes(self) -> int:
+        """K where the scores are (N, K); 2 where they are (N,)."""
+        vectors = next(iter(self.scores.values()))
+        return vectors[0].shape[1] if vectors[0].ndim > 1 else 2
+
+    def against_rest(self, k: int) -> Scored:
+        """The question of class `k` alone."""
+        scores = {key: [vector[:, k] for vector in vectors] for key, vectors in self.scores.items()}
+        return Scored(site=self.site, labels=np.asarray(self.labels) == k, patients=self.patients, scores=scores)
 
 
 def mean_over_centers(centers: Sequence[ClusteredAuc]) -> ClusteredAuc:
@@ -144,9 +158,10 @@ def contrasts(
     arms = list(dict.fromkeys(arm for pair in pairs for arm in pair))
     ranked = dict.fromkeys(arm for pair, how in zip(pairs, wanted, strict=True) if how == "cases" for arm in pair)
     areas = {
-        arm: [_areas([site], [drawn], arm, seeds) for site, drawn in zip(sites, weights, strict=True)] for arm in arms
+        arm: [_macro_areas([site], [drawn], arm, seeds) for site, drawn in zip(sites, weights, strict=True)]
+        for arm in arms
     }
-    pooled = {arm: _areas(sites, weights, arm, seeds) for arm in ranked}
+    pooled = {arm: _macro_areas(sites, weights, arm, seeds) for arm in ranked}
 
     found = []
     for (a, b), how in zip(pairs, wanted, strict=True):
@@ -197,6 +212,17 @@ def _resample_seeds(seeds: int, rng: np.random.Generator, draws: int) -> Floats:
     pick = rng.integers(seeds, size=(draws, seeds)) + seeds * np.arange(draws)[:, None]
     times = np.bincount(pick.ravel(), minlength=seeds * draws).reshape(draws, seeds)
     return np.asarray(np.vstack([np.ones((1, seeds)), times]) / seeds, dtype=np.float64)
+
+
+def _macro_areas(
+    sites: Sequence[Scored], weights: Sequence[NDArray[np.int32]], arm: Arm, seeds: Sequence[Seed]
+) -> Floats:
+    """`_areas`, or with several classes the mean over those that are there, and are not the only one."""
+    if sites[0].classes == 2:
+        return _areas(sites, weights, arm, seeds)
+    each = [_areas([s.against_rest(k) for s in sites], weights, arm, seeds) for k in range(sites[0].classes)]
+    known = [found for found in each if not np.isnan(found).any()]
+    return np.asarray(np.mean(known, axis=0), dtype=np.float64) if known else each[0]
 
 
 def _areas(sites: Sequence[Scored], weights: Sequence[NDArray[np.int32]], arm: Arm, seeds: Sequence[Seed]) -> Floats:
@@ -279,6 +305,10 @@ def _seeds(sites: Sequence[Scored], pairs: Sequence[tuple[Arm, Arm]]) -> list[Se
 
 
 def _enough(sites: Sequence[Scored]) -> bool:
-    """Whether both classes have two patients or more."""
-    only_negative, only_positive, both = (sum(len(site.strata[k]) for site in sites) for k in range(3))
-    return min(only_negative, only_positive) + both >= 2
+    """Whether both classes have two patients or more; of several, each that is there."""
+    counted: dict[int, int] = {} if sites[0].classes > 2 else {0: 0, 1: 0}
+    for site in sites:
+        label = np.asarray(site.labels).astype(np.int64)
+        for k in np.unique(label).tolist():
+            counted[k] = counted.get(k, 0) + len(np.unique(site.patient[label == k]))
+    return min(counted.values()) >= 2

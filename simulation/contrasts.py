@@ -26,14 +26,12 @@ _Vectors = dict[_Key, list[NDArray[np.float64]]]
 
 
 def contrast_all(cases: Cases, judges: Sequence[Judge]) -> list[Contrast]:
-    """Federated − pooled, − local and − ensemble under both protocols, by site and at `all`; none with a multi-class
-    task.
+    """Federated − pooled, − local and − ensemble under both protocols, by site and at `all`; of macro AUCs with more
+    than two classes.
 
     "Local" is the site's own model in-federation (its `all` is the mean over sites), and every other center's model in
     leave-one-center-out. One set of draws serves all contrasts of a protocol.
     """
-    if len(cases.experiment.task.classes) > 2:
-        return []
     found: list[Contrast] = []
     for protocol in (LEAVE_ONE_OUT, IN_FEDERATION):
         mine = [judge for judge in judges if judge.protocol == protocol]
@@ -77,16 +75,18 @@ def _beside(one: Contrast, sums: Difference) -> Contrast:
 
 
 def _scored(cases: Cases, judges: Sequence[Judge], protocol: str, site: str) -> Scored:
-    index = cases.experiment.task.positive_index
+    task = cases.experiment.task
+    column = task.positive_index if len(task.classes) == 2 else slice(None)
     vectors: _Vectors = {}
     rows = np.arange(0)
     for judge in judges:
         if not _speaks_at(judge, protocol, site):
             continue
         rows = cases.tested(judge, site)
-        vectors.setdefault((judge.arm, judge.seed), []).append(cases.scores(judge, site)[rows, index])
+        vectors.setdefault((judge.arm, judge.seed), []).append(cases.scores(judge, site)[rows, column])
     here = cases.sites[site]
-    return Scored(site=site, labels=here.positive[rows], patients=here.patients[rows], scores=vectors)
+    labels = here.positive[rows] if len(task.classes) == 2 else here.labels[rows]
+    return Scored(site=site, labels=labels, patients=here.patients[rows], scores=vectors)
 
 
 def _speaks_at(judge: Judge, protocol: str, site: str) -> bool:

@@ -20,7 +20,7 @@ from common.config import Experiment
 from common.files import write_atomic
 from common.metrics import threshold_at_sensitivity
 from common.observed import ObservedExpected
-from server.results import Row, Subgroup
+from server.results import Row, Subgroup, by_class
 from server.statistics import Contrast
 from simulation.contrasts import contrast_all
 from simulation.federated import federated_columns
@@ -201,7 +201,8 @@ def _row(cases: Cases, judge: Judge, members: Sequence[str], name: str, threshol
     found = measure_cases(labels, scores, patients, positive_index=index, threshold=threshold)
     held_out = all(site not in judge.trained_on for site in members)
     ratio = ObservedExpected.of(labels == index, scores[:, index], patients)
-    return _as_row(judge, name, held_out, path, threshold, found, ratio)
+    row = _as_row(judge, name, held_out, path, threshold, found, ratio)
+    return replace(row, auc_by_class=by_class(cases.experiment.task.classes, found.by_class))
 
 
 def _as_row(

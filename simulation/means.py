@@ -52,8 +52,16 @@ def mean_row(members: Sequence[Row]) -> Row:
         expected=None,
         log_oe_variance=None,
         why=mean.why or next((row.why for row in members if row.why), None),
+        auc_by_class=_by_class(members),
         **averaged,
     )
+
+
+def _by_class(members: Sequence[Row]) -> dict[str, ClusteredAuc] | None:
+    told = [row.auc_by_class for row in members if row.auc_by_class is not None]
+    if not told or len(told) < len(members):
+        return None
+    return {name: mean_over_centers([areas[name] for areas in told]) for name in told[0]}
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -16,6 +16,7 @@ from server.report.absence import absences, failures
 from server.report.across import across_rows
 from server.report.appearance import descriptor_panels, histogram_panels
 from server.report.cards import cards
+from server.report.classes import class_names, class_rows
 from server.report.curves import CenterCurves, center_curves
 from server.report.estimates import estimate
 from server.report.forest import forest
@@ -140,6 +141,8 @@ def _protocol(run: Run, protocol: str, curves: list[CenterCurves]) -> dict[str, 
         "whole": "mean" if protocol == LEAVE_ONE_OUT else "together",
         "table": [r for r in lead_rows(run, protocol) if not r.whole or any(c.shown != "–" for c in r.arms)],
         "forest": forest(run, protocol),
+        "classes": class_rows(run, protocol),
+        "class_names": class_names(run, protocol),
         "measures": measure_rows(run, protocol),
         "contrasts": contrast_rows(run, protocol),
         "curves": [center for center in curves if center.roc is not None],

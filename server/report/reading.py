@@ -34,6 +34,7 @@ from typing import Any, TypeVar
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked
 
+from common.auc import ClusteredAuc
 from common.errors import BadInput
 from common.files import read_json
 from common.pooled import NetBenefit
@@ -92,6 +93,7 @@ class Row:
     auc_mean_of_sites_high: float | None = None
     net_benefit: tuple[NetBenefit, ...] = ()
     suppressed: tuple[str, ...] = ()
+    auc_by_class: dict[str, ClusteredAuc] | None = None
 
 
 @checked(frozen=True, config=_GROWS)

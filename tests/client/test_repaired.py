@@ -149,12 +149,17 @@ def _parts(cases: CenterCases) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.n
     return cases.crops, cases.scores, cases.labels, cases.patients
 
 
-def test_several_classes_have_a_difference_without_an_interval() -> None:
+def test_several_classes_have_a_difference_with_its_test() -> None:
     cases = center(BASE)
     thirds = np.column_stack([cases.scores / 2, np.full(len(cases.labels), 0.5)])
     several = CenterCases(cases.crops, thirds, np.arange(len(cases.labels)) % 3, cases.patients, 1)
     found = told(several, RepairOrder(shares=(0.2, 0.3, 0.5)))
-    assert found["prior"].delta_auc is not None
-    assert (found["prior"].delta_low, found["prior"].p, found["prior"].why) == (None, None, "multi-class")
+    prior = found["prior"]
+    assert prior.delta_auc is not None
+    assert prior.delta_low is not None
+    assert prior.delta_high is not None
+    assert prior.delta_low <= prior.delta_auc <= prior.delta_high
+    assert prior.p is not None
+    assert prior.why is None
     assert found["prior"].prior is not None
     assert len(found["prior"].prior) == 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from client.measures import measure_cases, permitted
 from client.site import Site, load_site
 from common.bins import PLAIN_BINS, SECURE_BINS, equal_edges
 from common.config import Experiment
+from common.influence import Others
 from common.orders import EvaluateOrder, PartReport, Placing
 from common.parsing import parse
+from common.tasks import Task
 from common.wire import to_config
 from server.evidence import question_of
 from server.rounds import evaluate_order
@@ -109,8 +112,6 @@ def test_a_site_does_not_place_a_class_that_is_too_small_whatever_the_server_ask
     site = opened(tmp_path / "ash", images=32, smallest=9)
     pool = question_of({}, equal_edges(4)).pool
     assert pool.auc is None
-    from common.influence import Others
-
     assert told(site, scores_of(site), "placements", placing=(Placing(0.5, Others()),)).influence == (None,)
 
 
@@ -156,6 +157,28 @@ def test_an_evaluation_is_at_most_64_kib(tmp_path: Path, bins: int, smallest: in
     print(f"{bins} bins, cells of {smallest}: {sent} bytes from the site, {asked} bytes to it")
     assert sent <= LIMIT / 2
     assert sent + asked <= LIMIT
+
+
+@pytest.mark.parametrize("classes", [3, 8])
+def test_an_evaluation_of_several_classes_sends_at_most_64_kib_in_clear(tmp_path: Path, classes: int) -> None:
+    """What the site sends: a first pass, counts between 64 bins and placements of each class against the rest."""
+    names = tuple(f"kind-{k}" for k in range(classes))
+    site = replace(opened(tmp_path / "ash", images=400, smallest=5), task=Task("kind", names, names[1]))
+    rng = np.random.default_rng(1)
+    patients = rng.integers(0, 1000, 4000)
+    site = replace(site, labels=patients % classes, positive=patients % classes == 1, patients=patients)
+    rows = np.arange(4000)
+    logits = 2 * rng.normal(size=(4000, classes)) + np.eye(classes)[site.labels]
+    scores = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    edges = tuple(tuple(np.quantile(p, np.arange(1, PLAIN_BINS) / PLAIN_BINS).tolist()) for p in scores.T)
+    asked = {"task": site.task}
+    first, counts = order("first-pass", **asked), order("counts", edges=edges, **asked)
+    placing = tuple(Placing(0.75, Others()) for _ in range(classes))
+    last = order("placements", placing=placing, **asked)
+    reports = [report_part(site, rows, scores, message) for message in (first, counts, last)]
+    assert reports[2].macro is not None
+    assert len(reports[0].by_class) == classes
+    assert sum(map(_bytes, reports)) <= LIMIT
 
 
 def _bytes(message: Any) -> int:

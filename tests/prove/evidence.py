@@ -5,6 +5,8 @@ each over many data sets.
 from __future__ import annotations
 
 __all__ = [
+    "CLASSES",
+    "MOST_SENT",
     "Agreement",
     "Coverage",
     "agreement",
@@ -21,7 +23,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from common.auc import clustered_auc
-from common.bins import PLAIN_BINS, SECURE_BINS
+from common.bins import PLAIN_BINS, SECURE_BINS, secure_bins
 from common.blocks import total_length
 from common.config import Evaluation, Experiment
 from common.evaluation_blocks import evaluation_directory
@@ -36,6 +38,8 @@ from tests.federations import KINDS, from_sums, laid_together, paired, scored, w
 from tests.prove.finding import Finding
 
 SMALLEST = 5
+CLASSES, MOST_SENT = (2, 3, 4, 8), 64 * 1024
+"""Numbers of classes whose evaluation is weighed, and the bytes that a site may send of one."""
 
 
 @dataclass(frozen=True)
@@ -85,20 +89,24 @@ def _agreement(rows: np.ndarray) -> Agreement:
     return Agreement(float(root[0]), float(most[0]), float(root[1]), float(most[1]), held, float(rows[:, 2].mean()))
 
 
-def sent_under_masks() -> int:
-    """Bytes of numbers in the messages that one site sends of an evaluation under masks, of two classes at 1,024 bins.
+def sent_under_masks(classes: int = 2) -> int:
+    """Bytes of numbers in the messages that one site sends of an evaluation under masks, of so many classes.
 
     They are of the first pass over val and test cases, the counts and the placements.
     """
-    task = Task("lump", ("benign", "malignant"), "malignant")
+    names = ("benign", "malignant", *(f"other-{n}" for n in range(2, classes)))
+    task = Task("lump", names, "malignant")
     experiment = Experiment(name="sent", task=task, evaluation=Evaluation(secure=True))
     order = evaluate_order(experiment, {"test": ("test",)}, run="sent", round_number=1, threshold=0.5)
-    edges = tuple((np.arange(1, SECURE_BINS) / SECURE_BINS).tolist())
-    placing = Placing(0.5, Others(), Start(0.0, 1.0, 0.0), whole=True)
+    asked = len(task.questions)
+    bins = secure_bins(asked)
+    edges = tuple((np.arange(1, bins) / bins).tolist())
+    start = Start(0.0, 1.0, 0.0)
+    placing = [Placing(0.5, Others(), start if k == task.positive_index else None, whole=True) for k in task.questions]
     messages = (
         replace(order, stage="first-pass", parts={"val": ("val",), **order.parts}),
-        replace(order, stage="counts", edges=(edges,)),
-        replace(order, stage="placements", placing=(placing,)),
+        replace(order, stage="counts", edges=(edges,) * asked),
+        replace(order, stage="placements", placing=tuple(placing)),
     )
     return sum(_sealed_bytes(message) for message in messages)
 
@@ -117,10 +125,13 @@ def federated_auc(count: int = 300) -> Finding:
         f"within the bound {a.held}/{count} (mean bound {a.bound:.1e})"
         for name, a in found.items()
     )
-    told += f"; a site sends {sent_under_masks() / 1024:.0f} KiB at 1,024 bins under masks"
+    sent = {classes: sent_under_masks(classes) for classes in CLASSES}
+    told += "; a site sends under masks " + ", ".join(f"{size / 1024:.1f} KiB of {k}" for k, size in sent.items())
+    told += " classes"
     fine = found["1024"].auc <= 3e-5 and found["1024"].error_most <= 1e-6 and found["64"].auc <= 1e-3
     want = f"1024: AUC RMS ≤ 3e-5, standard error ≤ 1e-6 in each; 64: AUC RMS ≤ 1e-3; merged: {count} bounds hold"
-    return Finding(told, want, fine and found["64 merged"].held == count)
+    want += "; a site sends ≤ 64 KiB"
+    return Finding(told, want, fine and found["64 merged"].held == count and max(sent.values()) <= MOST_SENT)
 
 
 @dataclass(frozen=True)

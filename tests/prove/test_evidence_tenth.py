@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tests.prove.evidence import agreement, coverage, paired_error
+import pytest
+
+from tests.prove.evidence import CLASSES, MOST_SENT, agreement, coverage, paired_error, sent_under_masks
 
 
 def test_federated_numbers_are_the_central_ones() -> None:
@@ -11,6 +13,11 @@ def test_federated_numbers_are_the_central_ones() -> None:
     assert found["1024"].error_most <= 1e-6
     assert found["64"].auc <= 1e-3
     assert [one.held for one in found.values()] == [30] * 3
+
+
+@pytest.mark.parametrize("classes", CLASSES)
+def test_a_site_sends_at_most_64_kib_under_masks(classes: int) -> None:
+    assert sent_under_masks(classes) <= MOST_SENT
 
 
 def test_the_interval_covers_and_the_naive_one_does_not() -> None:

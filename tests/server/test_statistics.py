@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
-from common.auc import auc, clustered_auc
+from common.auc import auc, clustered_auc, macro_auc
 from server import statistics
 from server.statistics import Contrast, Scored, contrasts, mean_over_centers
 
@@ -94,6 +94,44 @@ def test_contrast_is_the_naive_loops(b: str, together: str) -> None:
         assert (contrast.delta_auc, contrast.low, contrast.high) == pytest.approx((delta[0], low, high), abs=1e-12)
         sides = [(1 + (delta[1:] <= 1e-12).sum()) / 31, (1 + (delta[1:] >= -1e-12).sum()) / 31]
         assert contrast.p == pytest.approx(min(1, 2 * min(sides)))
+
+
+@pytest.mark.parametrize("together", ["cases", "centers"])
+def test_a_contrast_of_several_classes_is_of_macro_aucs(together: str) -> None:
+    """Against resampled data sets, each scored by the macro AUC; one site lacks a class."""
+    rng, made = np.random.default_rng(2), []
+    for name, classes, count in (("x", 3, 40), ("y", 2, 30)):
+        patient = np.repeat(np.arange(count), rng.integers(1, 3, count))
+        labels = patient % classes
+        scores = {
+            (arm, 0): [rng.random((len(labels), 3)) + strength * np.eye(3)[labels]]
+            for arm, strength in (("federated", 0.4), ("pooled", 0.3))
+        }
+        made.append(Scored(site=name, labels=labels, patients=patient, scores=scores))
+    weights = [statistics._resample(one, drawn, 20) for drawn in [np.random.default_rng(5)] for one in made]
+
+    def area(group: Sequence[int], arm: str, draw: int) -> float:
+        some = [np.repeat(np.arange(len(made[g].labels)), weights[g][made[g].patient, draw]) for g in group]
+        labels = np.concatenate([np.asarray(made[g].labels)[rows] for g, rows in zip(group, some, strict=True)])
+        scores = np.concatenate([made[g].scores[arm, 0][0][rows] for g, rows in zip(group, some, strict=True)])
+        return macro_auc(labels, scores) or 0.0
+
+    found = contrasts(
+        made,
+        [("federated", "pooled")],
+        protocol="in-federation",
+        rng=np.random.default_rng(5),
+        together=together,  # type: ignore[arg-type]
+        draws=20,
+    )
+    whole = [[0, 1]] if together == "cases" else [[0], [1]]
+    for contrast, parts in zip(found, ([[0]], [[1]], whole), strict=True):
+        delta = [
+            np.mean([area(group, "federated", draw) - area(group, "pooled", draw) for group in parts])
+            for draw in range(21)
+        ]
+        low, high = np.quantile(delta[1:], [0.025, 0.975])
+        assert (contrast.delta_auc, contrast.low, contrast.high) == pytest.approx((delta[0], low, high), abs=1e-12)
 
 
 @settings(deadline=None, max_examples=60)

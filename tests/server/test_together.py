@@ -19,6 +19,7 @@ from common.auc import clustered_auc, macro_auc
 from common.calibration import calibration_intercept, calibration_slope, ece
 from common.config import Experiment
 from common.files import read_json
+from common.macro import clustered_macro_auc
 from common.orders import EvaluateOrder, EvaluateReport, SiteCard, TrainOrder
 from common.parsing import parse
 from common.tasks import Task
@@ -206,8 +207,47 @@ def test_several_classes_are_each_asked_against_the_rest(tmp_path: Path) -> None
         assert abs(found["auc"] - exact.auc) <= found["bound"]
         assert (found["low"], found["high"]) == pytest.approx((exact.low, exact.high), abs=1e-2)
     assert abs(row["auc"] - (macro_auc(labels, scores) or 0)) <= row["auc_federated_bound"]
-    assert (row["auc_low"], row["why"]) == (None, "multi-class")
+    exact = clustered_macro_auc(labels, scores, whose)
+    assert (row["auc_low"], row["auc_high"]) == pytest.approx((exact.low, exact.high), abs=5e-3)
+    assert row["auc_variance"] == pytest.approx(exact.variance, rel=0.03)
+    assert (row["why"], row["auc_federated_why"]) == ("from-sums", None)
+    for name in SIZES:
+        labels_, scores_, whose_ = together(federation, (name,))
+        own = clustered_macro_auc(labels_, scores_, whose_)
+        assert (rows[name]["auc"], rows[name]["auc_low"]) == pytest.approx((own.auc, own.low))
+        mass = clustered_auc(labels_ == 2, scores_[:, 2], whose_)
+        assert rows[name]["auc_by_class"]["mass"] == asdict(mass)
     assert row["calibration_slope"] == pytest.approx(calibration_slope(labels == 1, scores[:, 1]).value, abs=1e-3)
+
+
+def test_the_report_shows_each_class_with_its_interval(tmp_path: Path) -> None:
+    sites = three_sites(tmp_path, {}, classes=("none", "cyst", "mass"))
+    rows, _, _ = evaluated(tmp_path / "run", sites)
+    page = write_report(tmp_path / "run").read_text(encoding="utf-8")
+    table = page.partition('data-table="classes"')[2].partition("</table>")[0]
+    assert table.count("<tr") == 1 + len(SIZES) + 1
+    for name, row in rows.items():
+        line = next(part for part in table.split("<tr") if (name if name != "all" else "All cases") in part)
+        for area in (row, *row["auc_by_class"].values()):
+            low, high = (area.get(f"auc_{end}", area.get(end)) for end in ("low", "high"))
+            assert f"{area['auc']:.2f}".lstrip("0") in line
+            assert f"{low:.2f}–{high:.2f}".replace("0.", ".") in line
+
+
+def test_a_site_that_keeps_one_class_back_leaves_a_macro_auc_without_an_interval(tmp_path: Path) -> None:
+    """It is in some questions and not in others, so its patients' sums over all of them would not be those asked for."""
+    rows, federation, _ = evaluated(
+        tmp_path / "run", three_sites(tmp_path, {"ash": 6}, classes=("none", "cyst", "mass"))
+    )
+    few = [
+        len(np.unique(whose[labels == k])) for labels, _, whose in [together(federation, ("ash",))] for k in range(3)
+    ]
+    assert min(few) < 6 <= max(few)
+    row = rows["all"]
+    assert row["auc"] is not None
+    assert (row["auc_low"], row["auc_federated_why"], row["suppressed"]) == (None, "suppressed", ["ash"])
+    told = [area["auc"] for area in rows["ash"]["auc_by_class"].values()]
+    assert None in told
 
 
 def test_nobody_with_positives_is_no_number_and_a_reason(tmp_path: Path) -> None:
