@@ -24,7 +24,7 @@ from common.groups import large_enough
 from common.histogram import Cells, ScoreHistogram
 from common.influence import InfluenceSums, OtherCases, Others, place
 from common.logistic import LogisticSums
-from common.metrics import EvaluationSums
+from common.metrics import Confusion, EvaluationSums
 from common.orders import EvaluateOrder, PartReport, Placing
 from common.stage_sums import StageSums
 from common.tasks import Task
@@ -95,7 +95,9 @@ def stage_sums(site: Site, rows: Rows, scores: Scores, order: EvaluateOrder, *, 
         case "counts":
             sums = _evaluation_sums(site, cases, order, smallest=smallest)
             placed = order.evaluation.secure
-            counted = histograms_of(task, *cases, edges=order.edges, smallest=smallest, placed=placed)
+            counted = histograms_of(
+                task, *cases, edges=order.edges, smallest=smallest, placed=placed, threshold=order.threshold
+            )
             return StageSums(sums, counted)
         case "placements":
             influence, logistic = influence_of(task, *cases, placing=order.placing, smallest=smallest)
@@ -107,8 +109,9 @@ def stage_sums(site: Site, rows: Rows, scores: Scores, order: EvaluateOrder, *, 
 def _evaluation_sums(
     site: Site, cases: tuple[Rows, Scores, Rows], order: EvaluateOrder, *, smallest: int
 ) -> EvaluationSums:
+    """Cells of the histogram end at the threshold where that is an edge; elsewhere decisions would cut a cell."""
     (labels, scores, patients), index = cases, site.task.positive_index
-    return EvaluationSums.of(
+    sums = EvaluationSums.of(
         labels == index,
         scores[:, index],
         patients,
@@ -117,6 +120,10 @@ def _evaluation_sums(
         loss_sum=(log_loss(labels, scores) or 0.0) * len(labels),
         smallest=smallest,
     )
+    at_an_edge = order.threshold in order.edges[site.task.questions.index(index)]
+    if smallest <= 1 or at_an_edge or sums.confusion is None:
+        return sums
+    return replace(sums, confusion=Confusion.kept_back())
 
 
 def histograms_of(
@@ -128,12 +135,18 @@ def histograms_of(
     edges: Sequence[Sequence[float] | Scores],
     smallest: int,
     placed: bool = False,
+    threshold: float | None = None,
 ) -> tuple[ScoreHistogram, ...]:
-    """For each question, the cases by class between its edges; `placed`: with their places, for a total under masks."""
-    return tuple(
-        ScoreHistogram.of(labels == k, scores[:, k], patients, edges=inner, smallest=smallest, placed=placed)
-        for k, inner in zip(task.questions, edges, strict=True)
-    )
+    """For each question, the cases by class between its edges; `placed`: with their places, for a total under masks.
+
+    Cells of the positive class against the rest end at `threshold`.
+    """
+    found = []
+    for k, inner in zip(task.questions, edges, strict=True):
+        ends = threshold if k == task.positive_index else None
+        about = (labels == k, scores[:, k], patients)
+        found.append(ScoreHistogram.of(*about, edges=inner, smallest=smallest, placed=placed, threshold=ends))
+    return tuple(found)
 
 
 def influence_of(

@@ -86,12 +86,19 @@ def measure_cases(
 
 
 def permitted(
-    found: Measures, labels: NDArray[np.int64], patients: NDArray[np.int64], *, positive_index: int, smallest: int
+    found: Measures,
+    labels: NDArray[np.int64],
+    patients: NDArray[np.int64],
+    *,
+    positive_index: int,
+    smallest: int,
+    called: NDArray[np.bool_] | None = None,
 ) -> Measures:
     """What of the numbers may leave: nothing about fewer than `smallest` patients, nothing about a class that has
-    fewer.
+    fewer, nor sensitivity or specificity where fewer patients were `called` positive (N,), or were not.
 
-    A class without patients hides nobody. What is kept back is None and `why` is `suppressed`.
+    A class without patients hides nobody. What is kept back is None and `why` is `suppressed`, or `small-cell` where it
+    is sensitivity or specificity alone.
     """
     if not large_enough(patients, smallest):
         nothing: dict[str, Any] = dict.fromkeys(field.name for field in fields(found))
@@ -100,9 +107,15 @@ def permitted(
     told = {flag: large_enough(patients[positive == flag], smallest) for flag in (True, False)}
     classes = all(large_enough(patients[labels == k], smallest) for k in np.unique(labels))
     hidden = [] if all(told.values()) and classes else list(_OF_BOTH)
-    hidden += [name for flag, name in ((True, "sensitivity"), (False, "specificity")) if not told[flag]]
+    shares = ((True, "sensitivity"), (False, "specificity"))
+    hidden += [name for flag, name in shares if not told[flag]]
+    why = "suppressed" if hidden else found.why
+    for flag, name in shares:
+        cells = () if called is None else [patients[(positive == flag) & (called == way)] for way in (True, False)]
+        if not all(large_enough(cell, smallest) for cell in cells):
+            hidden, why = [*hidden, name], why or "small-cell"
     kept_back: dict[str, Any] = dict.fromkeys(hidden)
-    return replace(found, why="suppressed" if hidden else found.why, **kept_back)
+    return replace(found, why=why, **kept_back)
 
 
 def log_loss(labels: NDArray[np.int64], scores: NDArray[np.float64]) -> float | None:

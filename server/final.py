@@ -189,11 +189,19 @@ def _row(
         brier=sums.brier.value if sums else None,
         ece=sums.calibration.ece if sums else None,
         threshold=threshold,
-        why=part.why or (None if sums else "secure"),
+        why=part.why or _why_untold(sums),
         observed=ratio.observed if ratio else None,
         expected=ratio.expected if ratio else None,
         log_oe_variance=ratio.log_variance if ratio else None,
     )
+
+
+def _why_untold(sums: EvaluationSums | None) -> str | None:
+    """Why a row of these sums lacks numbers."""
+    if sums is None:
+        return "secure"
+    counts = sums.confusion
+    return "small-cell" if counts is not None and None in (counts.tp, counts.fp) else None
 
 
 def _row_without_cases(
@@ -234,7 +242,7 @@ def _row_of_all(
         brier=sums.brier.value,
         ece=sums.calibration.ece,
         threshold=threshold,
-        why=found.why or found.calibration_slope.why or "from-sums",
+        why=found.why or found.calibration_slope.why or _why_untold(sums) or "from-sums",
         observed=ratio.observed,
         expected=ratio.expected,
         log_oe_variance=ratio.log_variance,

@@ -7,6 +7,7 @@ __all__ = ["InClear"]
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
+from common.bins import with_edge
 from common.config import Experiment
 from common.errors import RunFailed
 from common.histogram import ScoreHistogram
@@ -43,8 +44,15 @@ class InClear:
         return first, found.failures
 
     def counting(self, order: EvaluateOrder, first: FirstPass) -> EvaluateOrder:
-        """The order for a site's own numbers, and its counts with them."""
-        return replace(order, stage="counts", edges=first.edges, threshold=first.threshold)
+        """The order for a site's own numbers, and its counts with them. The locked threshold is an edge, so that a
+        site's cells can end there.
+        """
+        task = self.experiment.task
+        edges = tuple(
+            tuple(with_edge(inner, first.threshold).tolist()) if k == task.positive_index else inner
+            for k, inner in zip(task.questions, first.edges, strict=True)
+        )
+        return replace(order, stage="counts", edges=edges, threshold=first.threshold)
 
     def together(self, order: EvaluateOrder, evaluated: Evaluated, sites: Collection[str]) -> Together | None:
         """From the sites' counts, their placements: asked again without a site that fails.
