@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from client.kept import keep_scores, kept_scores, scores_name
 from client.measures import measure_cases, permitted
 from client.site import Site, load_site
 from common.bins import PLAIN_BINS, SECURE_BINS, equal_edges, with_edge
+from common.calibration import ece
 from common.config import Experiment
 from common.histogram import ScoreHistogram
 from common.metrics import Confusion, EvaluationSums
+from common.observed import ObservedExpected
 from common.orders import EvaluateOrder, PartReport, Placing
 from common.parsing import parse
 from common.wire import to_config
@@ -250,6 +253,32 @@ def test_decisions_that_cut_a_cell_are_kept_back(tmp_path: Path) -> None:
     decided = EvaluationSums.from_json(open_sums or {}).confusion
     assert decided is not None
     assert decided.tp is not None
+
+
+def test_a_site_in_no_total_tells_what_its_counts_give(tmp_path: Path) -> None:
+    """In a secure evaluation a training site keeps these for the total; cells of too few patients stay in both."""
+    site = opened(tmp_path / "ash", images=64, smallest=1)
+    scores, asked = scores_of(site), order("progress", edges=((0.3, 0.7),))
+    secure = replace(asked, evaluation=replace(asked.evaluation, secure=True))
+    within, apart = (report_part(site, site.rows(), scores, replace(secure, apart=flag)) for flag in (False, True))
+    names = ("sensitivity", "specificity", "brier", "ece", "observed", "expected", "log_oe_variance")
+    assert [getattr(within, name) for name in names] == [None] * 7
+    assert (within.auc, within.why) == (apart.auc, None)
+    ratio = ObservedExpected.of(site.positive, scores[:, 1], site.patients)
+    assert [getattr(apart, name) for name in names[2:]] == pytest.approx(
+        [
+            np.square(scores[:, 1] - site.positive).mean(),
+            ece(site.positive, scores[:, 1]),
+            *(ratio.observed, ratio.expected, ratio.log_variance),
+        ]
+    )
+    decided = Confusion.of(site.positive, scores[:, 1], threshold=0.5)
+    assert (apart.sensitivity, apart.specificity) == (decided.sensitivity, decided.specificity)
+    text = (site.folder / "site.toml").read_text(encoding="utf-8")
+    (site.folder / "site.toml").write_text(text.replace("smallest_group = 1", "smallest_group = 15"), encoding="utf-8")
+    wary = report_part(load_site(site.folder), site.rows(), scores, replace(secure, apart=True))
+    assert (wary.sensitivity, wary.specificity, wary.why) == (None, None, "small-cell")
+    assert wary.auc == apart.auc
 
 
 def test_a_total_over_sites_that_keep_a_cell_back_is_kept_back() -> None:
