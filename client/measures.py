@@ -73,7 +73,7 @@ def measure_cases(
         auc=macro_auc(labels, scores) if multi else area.auc,
         auc_low=None if multi else area.low,
         auc_high=None if multi else area.high,
-        auc_patient=_macro_by_patient(labels, scores, patients) if multi else patient_auc(positive, p, patients),
+        auc_patient=_macro_patient_auc(labels, scores, patients) if multi else patient_auc(positive, p, patients),
         auc_variance=None if multi else area.variance,
         sensitivity=counts.sensitivity if counts else None,
         specificity=counts.specificity if counts else None,
@@ -125,10 +125,10 @@ def log_loss(labels: NDArray[np.int64], scores: NDArray[np.float64]) -> float | 
     return float(-np.log(np.maximum(scores[np.arange(len(labels)), labels], 1e-12)).mean())
 
 
-def _macro_by_patient(
+def _macro_patient_auc(
     labels: NDArray[np.int64], scores: NDArray[np.float64], patients: NDArray[np.int64]
 ) -> float | None:
-    _, first, code = np.unique(patients, return_index=True, return_inverse=True)
-    count = np.bincount(code)
-    means = np.stack([np.bincount(code, weights=scores[:, k]) / count for k in range(scores.shape[1])], axis=1)
-    return macro_auc(labels[first], means)
+    """Mean over classes of `patient_auc`: in each, a patient with any image of the class is of it."""
+    areas = [patient_auc(labels == k, scores[:, k], patients) for k in range(scores.shape[1])]
+    known = [area for area in areas if area is not None]
+    return float(np.mean(known)) if known else None

@@ -141,6 +141,23 @@ def test_a_small_class_of_several_hides_the_macro_auc() -> None:
     assert permitted(found, labels, patients, positive_index=0, smallest=2).auc is None
 
 
+def test_the_macro_auc_by_patient_does_not_heed_the_order_of_rows() -> None:
+    """Patients with images of several classes: whichever comes first, a patient is of each class that it has."""
+    rng = np.random.default_rng(3)
+    patients, labels = np.repeat(np.arange(20), 3), rng.integers(0, 3, 60)
+    scores = rng.dirichlet(np.ones(3), 60) + 0.3 * np.eye(3)[labels]
+    scores /= scores.sum(axis=1, keepdims=True)
+    found = set()
+    for _ in range(5):
+        order = rng.permutation(60)
+        about = (labels[order], scores[order], patients[order])
+        found.add(round(measure_cases(*about, positive_index=1, threshold=None).auc_patient or 0.0, 12))
+    means = np.array([scores[patients == one].mean(axis=0) for one in range(20)])
+    has = np.array([[(labels[patients == one] == k).any() for k in range(3)] for one in range(20)])
+    expected = np.mean([roc_auc_score(has[:, k], means[:, k]) for k in range(3)])
+    assert list(found) == pytest.approx([expected], abs=1e-9)
+
+
 @pytest.mark.parametrize(("bins", "smallest"), [(PLAIN_BINS, 5), (SECURE_BINS, 1)])
 def test_an_evaluation_is_at_most_64_kib(tmp_path: Path, bins: int, smallest: int) -> None:
     """Both directions, everything but the weights: a first pass, counts and placements of 4,000 images among 20,000."""
