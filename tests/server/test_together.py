@@ -167,6 +167,15 @@ def test_an_interval_that_would_claim_too_much_is_left_out(tmp_path: Path) -> No
     assert (fine["all"]["auc_federated_why"], fine["all"]["auc_low"] is None) == (None, False)
 
 
+def test_a_single_center_has_its_exact_ece_and_all_together_one_of_coarser_bins(tmp_path: Path) -> None:
+    rows, federation, _ = evaluated(tmp_path / "run", three_sites(tmp_path, dict.fromkeys(SIZES, 5)))
+    for name in SIZES:
+        labels, scores, _ = together(federation, (name,))
+        assert rows[name]["ece"] == pytest.approx(ece(labels, scores[:, 1]), abs=1e-12)
+    labels, scores, _ = together(federation, tuple(SIZES))
+    assert rows["all"]["ece"] < ece(labels, scores[:, 1]) - 1e-6
+
+
 def test_a_site_without_a_case_can_be_read_back() -> None:
     experiment = parse(Experiment, experiment_table([Path("ash")]), where="test")
     row = asdict(_row_without_cases("ash", experiment, ("birch",), True, 0.5))
