@@ -40,10 +40,11 @@ _COUNTED = ("sensitivity", "specificity", "brier", "ece")
 def report_part(site: Site, rows: Rows, scores: Scores, order: EvaluateOrder) -> PartReport:
     """A site's answer about the cases `rows` (N,) with their scores (N, K)."""
     smallest, sends = site.policy.smallest_group, site.policy.evaluation_sends
-    if "numbers" not in sends:
-        return PartReport(*(None,) * 10, why="policy")
-    report = _own_numbers(site, rows, scores, order)
-    if report.n_images is None or order.stage == "progress" or order.evaluation.secure:
+    report = PartReport(*(None,) * 10, why="policy")
+    if "numbers" in sends:
+        report = _own_numbers(site, rows, scores, order)
+    enough = large_enough(site.patients[rows], smallest)
+    if not enough or order.stage == "progress" or order.evaluation.secure:
         return report
     if "sums" not in sends:
         return _without_sums(report, order)

@@ -79,7 +79,7 @@ class InClear:
         wanted = len(self.experiment.task.questions)
         found = {}
         for site, part in parts.items():
-            if part.n_images is None:
+            if not part.histograms:
                 continue
             try:
                 found[site] = [ScoreHistogram.from_json(told) for told in part.histograms]
@@ -115,7 +115,7 @@ def _put_together(
         site: None if part.logistic is None else LogisticSums.from_json(part.logistic) for site, part in placed.items()
     }
     found = federated(questions, influence, logistic)
-    whole = {site for site, part in parts.items() if part.n_images is None}
+    whole = {site for site, part in parts.items() if not part.histograms}
     sums = [EvaluationSums.from_json(part.sums) for part in parts.values() if part.sums is not None]
     return Together(
         sum(sums, EvaluationSums.zero()),
