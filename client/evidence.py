@@ -25,7 +25,8 @@ from common.histogram import Cells, ScoreHistogram
 from common.influence import InfluenceSums, OtherCases, Others, Placements, place
 from common.logistic import LogisticSums
 from common.macro import MacroSums
-from common.metrics import EvaluationSums
+from common.metrics import Confusion, EvaluationSums
+from common.observed import ObservedExpected
 from common.orders import EvaluateOrder, PartReport, Placing
 from common.stage_sums import StageSums
 from common.tasks import Task
@@ -33,23 +34,15 @@ from common.tasks import Task
 Scores = NDArray[np.float64]
 Rows = NDArray[np.int64]
 
-_TOLD = ("sensitivity", "specificity", "brier", "ece")
-"""Numbers of `Measures` that the sums give as well."""
-
 
 def report_part(site: Site, rows: Rows, scores: Scores, order: EvaluateOrder) -> PartReport:
     """A site's answer about the cases `rows` (N,) with their scores (N, K)."""
-    labels, patients, smallest = site.labels[rows], site.patients[rows], site.policy.smallest_group
-    index, sends = site.task.positive_index, site.policy.evaluation_sends
-    found = measure_cases(labels, scores, patients, positive_index=index, threshold=order.threshold)
-    found = permitted(found, labels, patients, positive_index=index, smallest=smallest)
-    if "numbers" not in sends:
-        return PartReport(*(None,) * 10, why="policy")
-    numbers = {name: value for name, value in asdict(found).items() if name not in _TOLD}
-    if found.n_images is None:
-        return PartReport(loss=None, **numbers)
-    report = PartReport(loss=log_loss(labels, scores), **numbers)
-    if order.stage == "progress" or order.evaluation.secure:
+    smallest, sends = site.policy.smallest_group, site.policy.evaluation_sends
+    report = PartReport(*(None,) * 10, why="policy")
+    if "numbers" in sends:
+        report = _own_numbers(site, rows, scores, order)
+    enough = large_enough(site.patients[rows], smallest)
+    if not enough or order.stage == "progress" or order.evaluation.secure:
         return report
     if "sums" not in sends:
         return _without_sums(report, order)
@@ -62,6 +55,33 @@ def report_part(site: Site, rows: Rows, scores: Scores, order: EvaluateOrder) ->
         logistic=None if told.logistic is None else told.logistic.to_json(),
         macro=None if told.macro is None else told.macro.to_json(),
     )
+
+
+def _own_numbers(site: Site, rows: Rows, scores: Scores, order: EvaluateOrder) -> PartReport:
+    """The site's exact numbers, as far as its policy lets them out; with those of its counts where these are told."""
+    labels, patients, index = site.labels[rows], site.patients[rows], site.task.positive_index
+    positive, p, smallest = labels == index, scores[:, index], site.policy.smallest_group
+    counted = bool(order.edges) and (order.apart or not order.evaluation.secure)
+    found = measure_cases(labels, scores, patients, positive_index=index, threshold=order.threshold)
+    called = p >= order.threshold if counted and order.threshold is not None else None
+    found = permitted(found, labels, patients, positive_index=index, smallest=smallest, called=called)
+    if not counted:
+        found = replace(found, sensitivity=None, specificity=None, brier=None, ece=None)
+    elif _cuts_a_cell(site, order):
+        found = replace(found, sensitivity=None, specificity=None, why=found.why or "small-cell")
+    if found.n_images is None:
+        return PartReport(loss=None, **asdict(found))
+    report = PartReport(loss=log_loss(labels, scores), **asdict(found))
+    if not counted or not all(large_enough(patients[side], smallest) for side in (positive, ~positive)):
+        return report
+    ratio = ObservedExpected.of(positive, p, patients)
+    return replace(report, observed=ratio.observed, expected=ratio.expected, log_oe_variance=ratio.log_variance)
+
+
+def _cuts_a_cell(site: Site, order: EvaluateOrder) -> bool:
+    """Whether decisions at the threshold would part a merged cell of the histogram, which ends at it if it can."""
+    told = not order.evaluation.secure and site.policy.smallest_group > 1 and order.threshold is not None
+    return told and order.threshold not in order.edges[site.task.questions.index(site.task.positive_index)]
 
 
 def report_looks(site: Site, rows: Rows, crops: Crops, order: EvaluateOrder) -> PartReport:
@@ -98,7 +118,9 @@ def stage_sums(site: Site, rows: Rows, scores: Scores, order: EvaluateOrder, *, 
         case "counts":
             sums = _evaluation_sums(site, cases, order, smallest=smallest)
             placed = order.evaluation.secure
-            counted = histograms_of(task, *cases, edges=order.edges, smallest=smallest, placed=placed)
+            counted = histograms_of(
+                task, *cases, edges=order.edges, smallest=smallest, placed=placed, threshold=order.threshold
+            )
             return StageSums(sums, counted)
         case "placements":
             return influence_of(task, *cases, placing=order.placing, smallest=smallest)
@@ -110,7 +132,7 @@ def _evaluation_sums(
     site: Site, cases: tuple[Rows, Scores, Rows], order: EvaluateOrder, *, smallest: int
 ) -> EvaluationSums:
     (labels, scores, patients), index = cases, site.task.positive_index
-    return EvaluationSums.of(
+    sums = EvaluationSums.of(
         labels == index,
         scores[:, index],
         patients,
@@ -119,6 +141,9 @@ def _evaluation_sums(
         loss_sum=(log_loss(labels, scores) or 0.0) * len(labels),
         smallest=smallest,
     )
+    if sums.confusion is None or not _cuts_a_cell(site, order):
+        return sums
+    return replace(sums, confusion=Confusion.kept_back())
 
 
 def histograms_of(
@@ -130,12 +155,18 @@ def histograms_of(
     edges: Sequence[Sequence[float] | Scores],
     smallest: int,
     placed: bool = False,
+    threshold: float | None = None,
 ) -> tuple[ScoreHistogram, ...]:
-    """For each question, the cases by class between its edges; `placed`: with their places, for a total under masks."""
-    return tuple(
-        ScoreHistogram.of(labels == k, scores[:, k], patients, edges=inner, smallest=smallest, placed=placed)
-        for k, inner in zip(task.questions, edges, strict=True)
-    )
+    """For each question, the cases by class between its edges; `placed`: with their places, for a total under masks.
+
+    Cells of the positive class against the rest end at `threshold`.
+    """
+    found = []
+    for k, inner in zip(task.questions, edges, strict=True):
+        ends = threshold if k == task.positive_index else None
+        about = (labels == k, scores[:, k], patients)
+        found.append(ScoreHistogram.of(*about, edges=inner, smallest=smallest, placed=placed, threshold=ends))
+    return tuple(found)
 
 
 def influence_of(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common.auc import ClusteredAuc, clustered_auc, macro_auc, patient_auc
+from common.auc import ClusteredAuc, clustered_auc, patient_auc
 from common.calibration import brier, calibration_intercept, calibration_slope, ece
 from common.groups import large_enough
 from common.macro import clustered_macro_auc
@@ -74,7 +74,7 @@ def measure_cases(
         auc=area.auc,
         auc_low=area.low,
         auc_high=area.high,
-        auc_patient=_macro_by_patient(labels, scores, patients) if multi else patient_auc(positive, p, patients),
+        auc_patient=_macro_patient_auc(labels, scores, patients) if multi else patient_auc(positive, p, patients),
         auc_variance=area.variance,
         sensitivity=counts.sensitivity if counts else None,
         specificity=counts.specificity if counts else None,
@@ -88,12 +88,19 @@ def measure_cases(
 
 
 def permitted(
-    found: Measures, labels: NDArray[np.int64], patients: NDArray[np.int64], *, positive_index: int, smallest: int
+    found: Measures,
+    labels: NDArray[np.int64],
+    patients: NDArray[np.int64],
+    *,
+    positive_index: int,
+    smallest: int,
+    called: NDArray[np.bool_] | None = None,
 ) -> Measures:
     """What of the numbers may leave: nothing about fewer than `smallest` patients, nothing about a class that has
-    fewer.
+    fewer, nor sensitivity or specificity where fewer patients were `called` positive (N,), or were not.
 
-    A class without patients hides nobody. What is kept back is None and `why` is `suppressed`.
+    A class without patients hides nobody. What is kept back is None and `why` is `suppressed`, or `small-cell` where it
+    is sensitivity or specificity alone.
     """
     if not large_enough(patients, smallest):
         nothing: dict[str, Any] = dict.fromkeys(field.name for field in fields(found))
@@ -102,13 +109,19 @@ def permitted(
     told = {flag: large_enough(patients[positive == flag], smallest) for flag in (True, False)}
     classes = all(large_enough(patients[labels == k], smallest) for k in np.unique(labels))
     hidden = [] if all(told.values()) and classes else list(_OF_BOTH)
-    hidden += [name for flag, name in ((True, "sensitivity"), (False, "specificity")) if not told[flag]]
+    shares = ((True, "sensitivity"), (False, "specificity"))
+    hidden += [name for flag, name in shares if not told[flag]]
+    why = "suppressed" if hidden else found.why
+    for flag, name in shares:
+        cells = () if called is None else [patients[(positive == flag) & (called == way)] for way in (True, False)]
+        if not all(large_enough(cell, smallest) for cell in cells):
+            hidden, why = [*hidden, name], why or "small-cell"
     kept_back: dict[str, Any] = dict.fromkeys(hidden)
     areas = tuple(
         one if _both_told(labels == k, patients, smallest) else ClusteredAuc(None, None, None, None, "suppressed")
         for k, one in enumerate(found.by_class)
     )
-    return replace(found, why="suppressed" if hidden else found.why, by_class=areas, **kept_back)
+    return replace(found, why=why, by_class=areas, **kept_back)
 
 
 def _both_told(own: NDArray[np.bool_], patients: NDArray[np.int64], smallest: int) -> bool:
@@ -128,10 +141,10 @@ def log_loss(labels: NDArray[np.int64], scores: NDArray[np.float64]) -> float | 
     return float(-np.log(np.maximum(scores[np.arange(len(labels)), labels], 1e-12)).mean())
 
 
-def _macro_by_patient(
+def _macro_patient_auc(
     labels: NDArray[np.int64], scores: NDArray[np.float64], patients: NDArray[np.int64]
 ) -> float | None:
-    _, first, code = np.unique(patients, return_index=True, return_inverse=True)
-    count = np.bincount(code)
-    means = np.stack([np.bincount(code, weights=scores[:, k]) / count for k in range(scores.shape[1])], axis=1)
-    return macro_auc(labels[first], means)
+    """Mean over classes of `patient_auc`: in each, a patient with any image of the class is of it."""
+    areas = [patient_auc(labels == k, scores[:, k], patients) for k in range(scores.shape[1])]
+    known = [area for area in areas if area is not None]
+    return float(np.mean(known)) if known else None

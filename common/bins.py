@@ -20,6 +20,7 @@ __all__ = [
     "quantile_edges",
     "secure_bins",
     "share_of_bin",
+    "with_edge",
 ]
 
 import numpy as np
@@ -122,6 +123,12 @@ def in_few_digits(edges: ArrayLike) -> Floats:
     digits = np.ceil(-np.log10(narrow)).astype(np.int64) + 1
     short = np.array([round(edge, places) for edge, places in zip(inner.tolist(), digits.tolist(), strict=True)])
     return short if (np.diff(short) > 0).all() and short[0] > 0 and short[-1] < 1 else inner
+
+
+def with_edge(edges: ArrayLike, p: float | None) -> Floats:
+    """Rising edges with one more at the probability `p`; as they are where `p` is None, 0 or 1."""
+    inner = np.asarray(edges, dtype=np.float64)
+    return inner if p is None or not 0 < p < 1 else np.union1d(inner, [p])
 
 
 def logit_edges(edges: ArrayLike) -> Floats:

@@ -68,13 +68,13 @@ class CalibrationBins:
     ) -> CalibrationBins:
         """The sums of some cases.
 
-        Neighbouring bins with cases of fewer than `smallest` of the `patients` (N,) together are put into the fullest
-        of them; the ECE is then one of coarser bins.
+        Neighbouring bins are put into the fullest of them until each class in a bin has `smallest` of the `patients`
+        (N,) or none; the ECE is then one of coarser bins.
         """
         label, score = _cases(labels, p)
         index = np.minimum((score * bins).astype(np.int64), bins - 1)
         if patients is not None:
-            index = _merged(index, np.asarray(patients), bins=bins, smallest=smallest)
+            index = _merged(index, np.asarray(patients), label, bins=bins, smallest=smallest)
         sums = [np.bincount(index, weights=weights, minlength=bins) for weights in (None, score, label)]
         return cls(
             tuple(int(x) for x in sums[0]), tuple(float(x) for x in sums[1]), tuple(round(float(x)) for x in sums[2])
@@ -177,9 +177,11 @@ def calibration_intercept(labels: ArrayLike, p: ArrayLike) -> Estimate:
     return Estimate(float(fit_logistic(np.ones((len(x), 1)), x, label)[0]))
 
 
-def _merged(index: NDArray[np.int64], patients: NDArray[Any], *, bins: int, smallest: int) -> NDArray[np.int64]:
+def _merged(
+    index: NDArray[np.int64], patients: NDArray[Any], label: Floats, *, bins: int, smallest: int
+) -> NDArray[np.int64]:
     """Each case's bin after merging, (N,)."""
-    starts = runs_of(index, patients, total=bins, smallest=smallest)
+    starts = runs_of(index, patients, total=bins, smallest=smallest, classes=label)
     count, run = np.bincount(index, minlength=bins), np.searchsorted(starts, np.arange(bins), side="right") - 1
     fullest = np.array([np.flatnonzero(run == r)[np.argmax(count[run == r])] for r in range(len(starts))])
     return np.asarray(fullest[run[index]], dtype=np.int64)

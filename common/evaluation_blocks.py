@@ -90,7 +90,7 @@ def _of_evaluation(sums: EvaluationSums) -> Numbers:
     decided = sums.confusion
     counts: dict[str, Sequence[int]] = {
         "cases": (sums.n_images, sums.n_patients),
-        **({} if decided is None else {"confusion": (decided.tp, decided.fp, decided.tn, decided.fn)}),
+        **({} if decided is None else {"confusion": _decided(decided)}),
         "calibration.counts": sums.calibration.counts,
         "calibration.positives": sums.calibration.positives,
     }
@@ -104,6 +104,13 @@ def _of_evaluation(sums: EvaluationSums) -> Numbers:
         **{name: np.asarray(values, dtype=np.float64) for name, values in real.items()},
         **_any_size("by-patient", sums.by_patient),
     }
+
+
+def _decided(told: Confusion) -> Sequence[int]:
+    cells = [cell for cell in (told.tp, told.fp, told.tn, told.fn) if cell is not None]
+    if len(cells) < 4:
+        raise ValueError("a suppressed class cannot be masked; count it with the smallest group of 1")
+    return cells
 
 
 def _of_histogram(name: str, histogram: ScoreHistogram) -> Numbers:

@@ -35,11 +35,20 @@ class Cells:
     squares: tuple[int, ...] | None = None
 
     @classmethod
-    def of(cls, bins: Whole, patients: Whole, *, total: int, smallest: int) -> Cells | None:
-        """Count images by bin (n,), of patients (n,), out of `total` bins; None where the class is suppressed."""
+    def of(cls, bins: Whole, patients: Whole, *, total: int, smallest: int, cut: int | None = None) -> Cells | None:
+        """Count images by bin (n,), of patients (n,), out of `total` bins; None where the class is suppressed.
+
+        A cell ends before the bin `cut` where both sides of it have patients enough, or none.
+        """
         if not large_enough(patients, smallest):
             return None
-        starts = runs_of(bins, patients, total=total, smallest=smallest)
+        low = bins < (cut or 0)
+        if cut and len(bins) and all(large_enough(patients[side], smallest) for side in (low, ~low)):
+            below = runs_of(bins[low], patients[low], total=cut, smallest=smallest)
+            above = runs_of(bins[~low] - cut, patients[~low], total=total - cut, smallest=smallest)
+            starts = np.concatenate([below, cut + above])
+        else:
+            starts = runs_of(bins, patients, total=total, smallest=smallest)
         run = np.searchsorted(starts, bins, side="right") - 1
         return cls(tuple(starts.tolist()), tuple(np.bincount(run, minlength=len(starts)).tolist()))
 
@@ -93,8 +102,11 @@ class ScoreHistogram:
         edges: ArrayLike,
         smallest: int = 1,
         placed: bool = False,
+        threshold: float | None = None,
     ) -> ScoreHistogram:
         """Count cases: labels (N,) 0/1, `p` (N,) in [0, 1], `patients` (N,) whose; `smallest` patients make a cell.
+
+        Cells end at `threshold`, which must be an edge, so that decisions at it tell nothing more (`Cells.of`).
 
         `placed`: with their places in their bins, for a total over sites; every bin is then a cell, whatever
         `smallest`.
@@ -106,7 +118,8 @@ class ScoreHistogram:
         if placed:
             parts = place_in_bin(score, edges)
             return cls(total, *(Cells.placed(index[w], parts[w], total=total) for w in (positive, ~positive)))
-        classes = (Cells.of(index[w], whose[w], total=total, smallest=smallest) for w in (positive, ~positive))
+        cut = None if threshold is None else int(bin_of(threshold, edges))
+        classes = (Cells.of(index[w], whose[w], total=total, smallest=smallest, cut=cut) for w in (positive, ~positive))
         return cls(total, *classes)
 
     def to_json(self) -> dict[str, Any]:

@@ -126,7 +126,8 @@ def _tied(score: Floats) -> NDArray[np.bool_]:
 class Difference:
     """Δ = AUC of the first model − AUC of the second, in [-1, 1], its standard error, 95 % interval and two-sided p.
 
-    What does not exist is None and `why` says why, as in `ClusteredAuc`. Two models that rank alike have p = 1.
+    What does not exist is None and `why` says why, as in `ClusteredAuc`. Two models that rank alike have p = 1; where Δ
+    is the same of every patient, and not 0, nothing says how sure it is, and `why` is `too-few`.
     `degrees` are those of the t law behind interval and p.
     """
 
@@ -140,9 +141,10 @@ class Difference:
 
     @classmethod
     def of(cls, delta: float, error: float, degrees: float, *, confidence: float = 0.95) -> Difference:
-        """By a t law; without any error the two are alike or differ for certain."""
+        """By a t law; without any error the two rank alike, or the patients are too few to tell."""
         if not error:
-            return cls(delta, 0.0, delta, delta, 1.0 if abs(delta) < 1e-12 else 0.0, None, degrees)
+            alike = abs(delta) < 1e-12
+            return cls(delta, 0.0, delta, delta, 1.0, None, degrees) if alike else cls(delta, *(None,) * 4, "too-few")
         reach = float(stdtrit(degrees, (1 + confidence) / 2)) * error
         return cls(
             delta, error, delta - reach, delta + reach, 2 * float(stdtr(degrees, -abs(delta) / error)), None, degrees

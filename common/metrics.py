@@ -8,7 +8,7 @@ from __future__ import annotations
 __all__ = ["BrierSum", "Confusion", "EvaluationSums", "threshold_at_sensitivity"]
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from typing import Any
 
 import numpy as np
@@ -21,12 +21,16 @@ from common.groups import large_enough
 
 @dataclass(frozen=True)
 class Confusion:
-    """Cases by label and by decision at one threshold: predicted positive is `score >= threshold`."""
+    """Cases by label and by decision at one threshold: predicted positive is `score >= threshold`.
 
-    tp: int
-    fp: int
-    tn: int
-    fn: int
+    Both numbers of a class are None where one of them is about too few patients to leave its site. So is a total with
+    it: a total over the other sites would leave out just those where the model is seldom wrong.
+    """
+
+    tp: int | None
+    fp: int | None
+    tn: int | None
+    fn: int | None
 
     @classmethod
     def zero(cls) -> Confusion:
@@ -34,24 +38,46 @@ class Confusion:
         return cls(0, 0, 0, 0)
 
     @classmethod
-    def of(cls, labels: ArrayLike, scores: ArrayLike, *, threshold: float) -> Confusion:
-        """Count some cases; labels (N,) are 0/1, scores (N,)."""
+    def of(
+        cls,
+        labels: ArrayLike,
+        scores: ArrayLike,
+        *,
+        threshold: float,
+        patients: ArrayLike | None = None,
+        smallest: int = 1,
+    ) -> Confusion:
+        """Count some cases; labels (N,) are 0/1, scores (N,). With `patients` (N,) a cell of at least one and fewer
+        than `smallest` of them keeps its class back; a cell of none hides nobody.
+        """
         positive, called = np.asarray(labels).astype(np.bool_), np.asarray(scores) >= threshold
-        tp, fp = int((positive & called).sum()), int((~positive & called).sum())
-        return cls(tp, fp, tn=int((~positive).sum()) - fp, fn=int(positive.sum()) - tp)
+        whose = np.arange(len(positive)) if patients is None else np.asarray(patients)
+        cells: dict[bool, tuple[int, int] | tuple[None, None]] = {}
+        for flag in (True, False):
+            yes, no = (positive == flag) & called, (positive == flag) & ~called
+            told = patients is None or all(large_enough(whose[cell], smallest) for cell in (yes, no))
+            cells[flag] = (int(yes.sum()), int(no.sum())) if told else (None, None)
+        (tp, fn), (fp, tn) = cells[True], cells[False]
+        return cls(tp, fp, tn, fn)
 
     def __add__(self, other: Confusion) -> Confusion:
-        return Confusion(self.tp + other.tp, self.fp + other.fp, self.tn + other.tn, self.fn + other.fn)
+        pairs = zip(astuple(self), astuple(other), strict=True)
+        return Confusion(*(None if a is None or b is None else a + b for a, b in pairs))
+
+    @classmethod
+    def kept_back(cls) -> Confusion:
+        """Nothing of it may leave."""
+        return cls(None, None, None, None)
 
     @property
     def sensitivity(self) -> float | None:
-        """Share of positives called positive, in [0, 1]; None without positives."""
-        return self.tp / (self.tp + self.fn) if self.tp + self.fn else None
+        """Share of positives called positive, in [0, 1]; None without positives, or where they are kept back."""
+        return _share(self.tp, self.fn)
 
     @property
     def specificity(self) -> float | None:
-        """Share of negatives called negative, in [0, 1]; None without negatives."""
-        return self.tn / (self.tn + self.fp) if self.tn + self.fp else None
+        """Share of negatives called negative, in [0, 1]; None without negatives, or where they are kept back."""
+        return _share(self.tn, self.fp)
 
 
 @dataclass(frozen=True)
@@ -88,7 +114,7 @@ class EvaluationSums:
     `sites` names who is in it: one site twice or two thresholds do not add. `confusion` is at `threshold`; both are
     None before a threshold is locked. Where a site has a class with some patients, but fewer than its policy lets out,
     its `confusion`, `calibration` and `by_patient` are suppressed: the site is named in `suppressed` and missing from
-    their totals. `by_patient`: Σ o², Σ oe, Σ e² over patients, o a patient's positive images and e the sum of their p.
+    their totals. A class of `confusion` with a cell of too few patients is kept back too. `by_patient`: Σ o², Σ oe, Σ e² over patients, o a patient's positive images and e the sum of their p.
     """
 
     sites: tuple[str, ...]
@@ -141,7 +167,11 @@ class EvaluationSums:
             n_patients=len(np.unique(whose)),
             loss_sum=loss_sum,
             threshold=threshold,
-            confusion=Confusion.of(labels, p, threshold=float(threshold or 0)) if counted else None,
+            confusion=(
+                Confusion.of(labels, p, threshold=float(threshold or 0), patients=whose, smallest=smallest)
+                if counted
+                else None
+            ),
             brier=BrierSum.of(labels, p),
             calibration=(
                 CalibrationBins.of(labels, p, patients=whose, smallest=smallest) if told else CalibrationBins.zero()
@@ -219,6 +249,10 @@ def _by_patient(positive: NDArray[np.bool_], p: NDArray[np.float64], whose: NDAr
     code = np.unique(whose, return_inverse=True)[1]
     observed, expected = (np.bincount(code, weights=weights) for weights in (positive, p))
     return float(observed @ observed), float(observed @ expected), float(expected @ expected)
+
+
+def _share(part: int | None, rest: int | None) -> float | None:
+    return part / (part + rest) if part is not None and rest is not None and part + rest else None
 
 
 def _triple(values: Iterable[float]) -> tuple[float, float, float]:

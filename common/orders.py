@@ -115,7 +115,8 @@ class EvaluateOrder:
     pass for histograms over the fixed grid; `counts` for sums, and histograms between `edges`; `placements` for
     influence and calibration sums as `placing` says (None: the site is not in this question). `looks` asks how the
     parts' crops look, and for nothing else: no case is scored. With `repair` the site mends its pictures and answers by
-    it, beside the rest.
+    it, beside the rest. In a secure evaluation a site `apart` is in no total, so that it tells by itself what follows
+    from its counts.
     """
 
     run: str
@@ -132,6 +133,7 @@ class EvaluateOrder:
     edges: tuple[tuple[float, ...], ...] = ()
     placing: tuple[Placing | None, ...] = ()
     repair: RepairOrder | None = None
+    apart: bool = False
 
 
 @checked(frozen=True, config=_STRICT)
@@ -143,7 +145,9 @@ class PartReport:
     `ScoreHistogram` and `InfluenceSums` for each question, `logistic` is a `LogisticSums`, each as its `to_json` writes
     it; with more than two classes `macro` is a `MacroSums`. In a secure evaluation these five are not in the report:
     they leave the site only under masks (`common.masks`). `by_class`: with more than two classes each against the rest.
-    `looks` answers the stage of that name; `repairs` the order to mend, and is empty where the site's numbers stay
+    What follows from counts, from `sensitivity` to `log_oe_variance` (`common.observed`), is there where a site's
+    counts were asked for, unless they leave under masks as part of a total. `looks` answers the stage of that name;
+    `repairs` the order to mend, and is empty where the site's numbers stay
     there.
     """
 
@@ -158,6 +162,13 @@ class PartReport:
     calibration_slope: float | None
     calibration_intercept: float | None
     why: str | None
+    sensitivity: float | None = None
+    specificity: float | None = None
+    brier: float | None = None
+    ece: float | None = None
+    observed: int | None = None
+    expected: float | None = None
+    log_oe_variance: float | None = None
     sums: dict[str, Any] | None = None
     histograms: tuple[dict[str, Any], ...] = ()
     influence: tuple[dict[str, Any] | None, ...] = ()

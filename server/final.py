@@ -109,7 +109,7 @@ def _orders(
     """By site: a held-out one is asked about all its cases, a training one about its test cases,
     where these did not train.
     """
-    held_out = replace(own, parts={"test": _EVERY}, repair=mending.order if mending else None)
+    held_out = replace(own, parts={"test": _EVERY}, repair=mending.order if mending else None, apart=True)
     trained = roster.train if experiment.protocol == "in-federation" else ()
     return dict.fromkeys(roster.held_out, held_out) | dict.fromkeys(trained, own)
 
@@ -165,8 +165,6 @@ def _row(
     held_out: bool,
     threshold: float | None,
 ) -> Row:
-    sums = None if part.sums is None else EvaluationSums.from_json(part.sums)
-    ratio = ObservedExpected.of_sums(sums) if sums else None
     return Row(
         arm="federated",
         protocol=experiment.protocol,
@@ -182,19 +180,25 @@ def _row(
         auc_high=part.auc_high,
         auc_variance=part.auc_variance,
         auc_patient=part.auc_patient,
-        sensitivity=sums.confusion.sensitivity if sums and sums.confusion else None,
-        specificity=sums.confusion.specificity if sums and sums.confusion else None,
+        sensitivity=part.sensitivity,
+        specificity=part.specificity,
         calibration_slope=part.calibration_slope,
         calibration_intercept=part.calibration_intercept,
-        brier=sums.brier.value if sums else None,
-        ece=sums.calibration.ece if sums else None,
+        brier=part.brier,
+        ece=part.ece,
         threshold=threshold,
-        why=part.why or (None if sums else "secure"),
-        observed=ratio.observed if ratio else None,
-        expected=ratio.expected if ratio else None,
-        log_oe_variance=ratio.log_variance if ratio else None,
+        why=part.why or ("secure" if part.brier is None else None),
+        observed=part.observed,
+        expected=part.expected,
+        log_oe_variance=part.log_oe_variance,
         auc_by_class=by_class(experiment.task.classes, part.by_class),
     )
+
+
+def _why_kept_back(sums: EvaluationSums) -> str | None:
+    """Why a row of these sums lacks sensitivity or specificity, where a site kept a cell back."""
+    counts = sums.confusion
+    return "small-cell" if counts is not None and None in (counts.tp, counts.fp) else None
 
 
 def _row_without_cases(
@@ -235,7 +239,7 @@ def _row_of_all(
         brier=sums.brier.value,
         ece=sums.calibration.ece,
         threshold=threshold,
-        why=found.why or found.calibration_slope.why or "from-sums",
+        why=found.why or found.calibration_slope.why or _why_kept_back(sums) or "from-sums",
         observed=ratio.observed,
         expected=ratio.expected,
         log_oe_variance=ratio.log_variance,

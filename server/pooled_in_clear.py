@@ -7,6 +7,7 @@ __all__ = ["InClear"]
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
+from common.bins import with_edge
 from common.config import Experiment
 from common.errors import RunFailed
 from common.histogram import ScoreHistogram
@@ -44,8 +45,15 @@ class InClear:
         return first, found.failures
 
     def counting(self, order: EvaluateOrder, first: FirstPass) -> EvaluateOrder:
-        """The order for a site's own numbers, and its counts with them."""
-        return replace(order, stage="counts", edges=first.edges, threshold=first.threshold)
+        """The order for a site's own numbers, and its counts with them. The locked threshold is an edge, so that a
+        site's cells can end there.
+        """
+        task = self.experiment.task
+        edges = tuple(
+            tuple(with_edge(inner, first.threshold).tolist()) if k == task.positive_index else inner
+            for k, inner in zip(task.questions, first.edges, strict=True)
+        )
+        return replace(order, stage="counts", edges=edges, threshold=first.threshold)
 
     def together(self, order: EvaluateOrder, evaluated: Evaluated, sites: Collection[str]) -> Together | None:
         """From the sites' counts, their placements: asked again without a site that fails.
@@ -72,7 +80,7 @@ class InClear:
         wanted = len(self.experiment.task.questions)
         found = {}
         for site, part in parts.items():
-            if part.n_images is None:
+            if not part.histograms:
                 continue
             try:
                 found[site] = [ScoreHistogram.from_json(told) for told in part.histograms]
@@ -112,7 +120,7 @@ def _put_together(
         for site, part in placed.items()
     }
     found = federated(questions, influence, logistic, macro)
-    whole = {site for site, part in parts.items() if part.n_images is None}
+    whole = {site for site, part in parts.items() if not part.histograms}
     sums = [EvaluationSums.from_json(part.sums) for part in parts.values() if part.sums is not None]
     return Together(
         sum(sums, EvaluationSums.zero()),

@@ -17,6 +17,7 @@ from server.statistics import Contrast
 
 WHY = {
     "suppressed": "suppressed: fewer patients than the center's policy lets out",
+    "small-cell": "kept back: too few patients were called positive, or were not, for the center's policy",
     "one-class": "the cases are all of one class",
     "too-few": "too few cases",
     "secure": "summed under masks: only the total over centers was told",

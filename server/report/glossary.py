@@ -115,7 +115,8 @@ GLOSSARY = {
     "ece": Term(
         "ECE",
         "Expected calibration error: mean distance between probability and observed share over 15 equal-width "
-        "bins, weighted by cases. 0 is perfect.",
+        "bins, weighted by cases. 0 is perfect. A single center's is exact. That of all cases from sums is of coarser "
+        "bins, where centers merge them until each class in one has patients enough: it can only be smaller.",
     ),
     "slope": Term(
         "Calibration slope",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,14 @@ from common.evaluation_blocks import evaluation_directory
 from common.files import sha256_bytes
 from common.histogram import ScoreHistogram
 from common.masks import new_secret, public_key
-from common.orders import EvaluateOrder, EvaluateReport
+from common.orders import EvaluateOrder, EvaluateReport, PartReport
 from common.parsing import parse
 from common.sums_orders import KeyOrder, SealOrder, SiteKey, Terms, named_by_model
 from common.update import Weights
 from common.weights import fingerprint
 from server.evidence import agree
-from server.rounds import evaluate_order
+from server.pooled_in_clear import InClear
+from server.rounds import Evaluated, evaluate_order
 from server.run import initial_weights
 from tests.experiments import experiment_table
 from tests.faults.small_sites import write_site
@@ -117,12 +119,41 @@ def test_a_site_that_keeps_its_sums_is_left_out_by_name(tmp_path: Path) -> None:
     assert (placed.influence, placed.logistic) == ((None,), None)
 
 
+def told_by(part: PartReport) -> dict[str, Any]:
+    return {name: value for name, value in part.__dict__.items() if not name.startswith("__") and value}
+
+
 def test_a_site_that_keeps_its_numbers_tells_none(tmp_path: Path) -> None:
     site = opened(tmp_path / "ash", sends=["masked-sums"])
     scores = np.tile([0.4, 0.6], (len(site), 1))
     part = report_part(site, site.rows(), scores, asked("counts", edges=((0.5,),))[0])
-    told = {name: value for name, value in part.__dict__.items() if not name.startswith("__") and value}
-    assert told == {"why": "policy"}
+    (histogram,) = (ScoreHistogram.from_json(told) for told in part.histograms)
+    assert (histogram.positives, histogram.negatives) == (None, None)
+    assert told_by(part).keys() == {"why", "histograms"}
+
+
+def test_a_site_that_keeps_its_numbers_still_adds_to_the_sums(tmp_path: Path) -> None:
+    """What it keeps stays there, and nothing else: it is in the pool, without a number of its own."""
+    site, whole = opened(tmp_path / "ash", sends=["sums"]), opened(tmp_path / "birch")
+    p = np.random.default_rng(0).random(len(site))
+    scores = np.stack([1 - p, p], axis=1)
+    order = asked("counts", edges=((0.25, 0.5, 0.75),))[0]
+    part, all_told = (report_part(one, one.rows(), scores, order) for one in (site, whole))
+    assert told_by(part).keys() == {"why", "sums", "histograms"}
+    assert (part.why, part.histograms) == ("policy", all_told.histograms)
+    clear = InClear(Nobody(), parse(Experiment, experiment_table([Path("ash")]), where="test"), {})
+    assert clear._pooled({"ash": part}, order)[0].sites == ("ash",)
+    progress = report_part(site, site.rows(), scores, asked("progress")[0])
+    assert told_by(progress) == {"why": "policy"}
+    few = replace(site, policy=replace(site.policy, smallest_group=100))
+    assert told_by(report_part(few, few.rows(), scores, order)) == {"why": "policy"}
+
+
+class Nobody:
+    def evaluate(self, *_: object) -> Evaluated:
+        raise AssertionError("a site was asked")
+
+    train = exchange = evaluate
 
 
 def test_a_site_that_seals_nothing_says_so(tmp_path: Path) -> None:

@@ -16,9 +16,13 @@ from client.evidence import report_part
 from client.kept import keep_scores, kept_scores, scores_name
 from client.measures import measure_cases, permitted
 from client.site import Site, load_site
-from common.bins import PLAIN_BINS, SECURE_BINS, equal_edges
+from common.bins import PLAIN_BINS, SECURE_BINS, equal_edges, with_edge
+from common.calibration import ece
 from common.config import Experiment
+from common.histogram import ScoreHistogram
 from common.influence import Others
+from common.metrics import Confusion, EvaluationSums
+from common.observed import ObservedExpected
 from common.orders import EvaluateOrder, PartReport, Placing
 from common.parsing import parse
 from common.tasks import Task
@@ -74,8 +78,6 @@ def test_a_stage_sends_what_it_says_and_no_more(tmp_path: Path) -> None:
 
 
 def _histogram(part: PartReport) -> Any:
-    from common.histogram import ScoreHistogram
-
     return ScoreHistogram.from_json(part.histograms[0])
 
 
@@ -121,6 +123,10 @@ def test_permitted_hides_what_is_about_a_small_class() -> None:
     found = measure_cases(labels, np.stack([1 - p, p], 1), patients, positive_index=1, threshold=0.5)
     same = permitted(found, labels, patients, positive_index=1, smallest=2)
     assert same == found
+    cells = permitted(found, labels, patients, positive_index=1, smallest=2, called=p >= 0.5)
+    assert (cells.sensitivity, cells.specificity, cells.auc, cells.why) == (None, None, found.auc, "small-cell")
+    wide = permitted(found, labels, patients, positive_index=1, smallest=2, called=p >= 0.3)
+    assert (wide.sensitivity, wide.specificity) == (found.sensitivity, found.specificity), "two of four; nobody missed"
     hidden = permitted(found, labels, patients, positive_index=1, smallest=3)
     assert (hidden.auc, hidden.sensitivity, hidden.ece, hidden.why) == (None, None, None, "suppressed")
     assert (hidden.specificity, hidden.brier, hidden.n_images) == (found.specificity, found.brier, 6)
@@ -133,6 +139,23 @@ def test_a_small_class_of_several_hides_the_macro_auc() -> None:
     found = measure_cases(labels, scores, patients, positive_index=0, threshold=None)
     assert found.auc is not None
     assert permitted(found, labels, patients, positive_index=0, smallest=2).auc is None
+
+
+def test_the_macro_auc_by_patient_does_not_heed_the_order_of_rows() -> None:
+    """Patients with images of several classes: whichever comes first, a patient is of each class that it has."""
+    rng = np.random.default_rng(3)
+    patients, labels = np.repeat(np.arange(20), 3), rng.integers(0, 3, 60)
+    scores = rng.dirichlet(np.ones(3), 60) + 0.3 * np.eye(3)[labels]
+    scores /= scores.sum(axis=1, keepdims=True)
+    found = set()
+    for _ in range(5):
+        order = rng.permutation(60)
+        about = (labels[order], scores[order], patients[order])
+        found.add(round(measure_cases(*about, positive_index=1, threshold=None).auc_patient or 0.0, 12))
+    means = np.array([scores[patients == one].mean(axis=0) for one in range(20)])
+    has = np.array([[(labels[patients == one] == k).any() for k in range(3)] for one in range(20)])
+    expected = np.mean([roc_auc_score(has[:, k], means[:, k]) for k in range(3)])
+    assert list(found) == pytest.approx([expected], abs=1e-9)
 
 
 @pytest.mark.parametrize(("bins", "smallest"), [(PLAIN_BINS, 5), (SECURE_BINS, 1)])
@@ -214,3 +237,100 @@ def test_reports_are_json_without_nan(tmp_path: Path) -> None:
     text = str(to_config(told(site, scores_of(site), "counts", edges=((0.5,),)))["json"])
     assert "NaN" not in text
     assert json.loads(text)["n_images"] == 32
+
+
+def sums_of(seed: int, *, edges: tuple[float, ...], smallest: int) -> tuple[EvaluationSums, ScoreHistogram, Any]:
+    """Sums, histogram and (labels, p) of 60 patients with an image each."""
+    rng = np.random.default_rng(seed)
+    labels = rng.random(60) < 0.5
+    p = 1 / (1 + np.exp(-rng.normal(size=60) - 1.5 * labels + 0.75))
+    patients = np.arange(60)
+    sums = EvaluationSums.of(labels, p, patients, site="ash", threshold=0.4, smallest=smallest)
+    counted = ScoreHistogram.of(labels, p, patients, edges=edges, smallest=smallest, threshold=0.4)
+    return sums, counted, (labels, p)
+
+
+def test_no_cell_of_sixty_patients_is_about_one_to_four() -> None:
+    """Confusion matrix, calibration bins by class, histogram cells, and their parts on either side of the threshold."""
+    edges = tuple(with_edge(equal_edges(PLAIN_BINS), 0.4).tolist())
+    whole = 0
+    for seed in range(300):
+        sums, counted, (labels, p) = sums_of(seed, edges=edges, smallest=5)
+        decided = sums.confusion
+        assert decided is not None
+        bins = sums.calibration
+        cells = [bins.positives, np.subtract(bins.counts, bins.positives).tolist()]
+        cells.append([cell for cell in (decided.tp, decided.fn, decided.fp, decided.tn) if cell is not None])
+        for told, flag, above in ((counted.positives, True, decided.tp), (counted.negatives, False, decided.fp)):
+            assert told is not None
+            cells.append(list(told.counts))
+            if above is None:
+                continue
+            cut = edges.index(0.4) + 1
+            assert cut in told.starts, "the cells end at the threshold"
+            from_cells = sum(n for start, n in zip(told.starts, told.counts, strict=True) if start >= cut)
+            assert above == from_cells == (p[labels == flag] >= 0.4).sum()
+            whole += 1
+        assert not [cell for row in cells for cell in row if 0 < cell < 5]
+        assert sum(bins.positives) == labels.sum()
+    assert whole > 100, "most cells are large enough"
+
+
+def test_decisions_that_cut_a_cell_are_kept_back(tmp_path: Path) -> None:
+    site = opened(tmp_path / "ash", images=64, smallest=3)
+    scores = scores_of(site)
+    told = {
+        edges: report_part(site, site.rows(), scores, order("counts", edges=(edges,))).sums
+        for edges in ((0.3, 0.5, 0.7), (0.3, 0.51, 0.7))
+    }
+    at_an_edge, between = (EvaluationSums.from_json(sums or {}).confusion for sums in told.values())
+    assert at_an_edge is not None
+    assert at_an_edge.sensitivity is not None
+    assert between == Confusion.kept_back()
+    alone = opened(tmp_path / "birch", images=64, smallest=1)
+    open_sums = report_part(alone, alone.rows(), scores_of(alone), order("counts", edges=((0.51,),))).sums
+    decided = EvaluationSums.from_json(open_sums or {}).confusion
+    assert decided is not None
+    assert decided.tp is not None
+
+
+def test_a_site_in_no_total_tells_what_its_counts_give(tmp_path: Path) -> None:
+    """In a secure evaluation a training site keeps these for the total; cells of too few patients stay in both."""
+    site = opened(tmp_path / "ash", images=64, smallest=1)
+    scores, asked = scores_of(site), order("progress", edges=((0.3, 0.7),))
+    secure = replace(asked, evaluation=replace(asked.evaluation, secure=True))
+    within, apart = (report_part(site, site.rows(), scores, replace(secure, apart=flag)) for flag in (False, True))
+    names = ("sensitivity", "specificity", "brier", "ece", "observed", "expected", "log_oe_variance")
+    assert [getattr(within, name) for name in names] == [None] * 7
+    assert (within.auc, within.why) == (apart.auc, None)
+    ratio = ObservedExpected.of(site.positive, scores[:, 1], site.patients)
+    assert [getattr(apart, name) for name in names[2:]] == pytest.approx(
+        [
+            np.square(scores[:, 1] - site.positive).mean(),
+            ece(site.positive, scores[:, 1]),
+            *(ratio.observed, ratio.expected, ratio.log_variance),
+        ]
+    )
+    decided = Confusion.of(site.positive, scores[:, 1], threshold=0.5)
+    assert (apart.sensitivity, apart.specificity) == (decided.sensitivity, decided.specificity)
+    text = (site.folder / "site.toml").read_text(encoding="utf-8")
+    (site.folder / "site.toml").write_text(text.replace("smallest_group = 1", "smallest_group = 15"), encoding="utf-8")
+    wary = report_part(load_site(site.folder), site.rows(), scores, replace(secure, apart=True))
+    assert (wary.sensitivity, wary.specificity, wary.why) == (None, None, "small-cell")
+    assert wary.auc == apart.auc
+
+
+def test_a_total_over_sites_that_keep_a_cell_back_is_kept_back() -> None:
+    """Sites with few misses are those that keep them back: without them the total would be too low."""
+    few = EvaluationSums.of(
+        [1] * 12 + [0] * 12, [0.9] * 10 + [0.1] * 14, np.arange(24), site="ash", threshold=0.5, smallest=5
+    )
+    many = EvaluationSums.of(
+        [1] * 12 + [0] * 12, [0.9] * 6 + [0.1] * 18, np.arange(24), site="elm", threshold=0.5, smallest=5
+    )
+    assert few.confusion == Confusion(None, 0, 12, None)
+    assert many.confusion == Confusion(6, 0, 12, 6)
+    total = (few + many).confusion
+    assert total is not None
+    assert (total.sensitivity, total.specificity) == (None, 1.0)
+    assert EvaluationSums.from_json(json.loads(json.dumps(few.to_json()))) == few

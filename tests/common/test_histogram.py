@@ -175,10 +175,9 @@ def test_quantile_bins_hold_about_equally_many_cases(seed: int, bins: int, facto
 
 
 def test_small_bins_of_calibration_are_merged() -> None:
+    """Until each class in a bin is that of five patients, or of none."""
     labels, p = np.array([0] * 6 + [1] * 6), np.r_[np.full(5, 0.05), 0.2, 0.8, np.full(5, 0.95)]
     plain, merged = CalibrationBins.of(labels, p), CalibrationBins.of(labels, p, patients=np.arange(12), smallest=5)
     assert [count for count in plain.counts if count] == [5, 1, 1, 5]
-    assert [count for count in merged.counts if count] == [5, 7]
+    assert [count for count in merged.counts if count] == [12], "either way to part them leaves one alone"
     assert sum(merged.score_sums) == pytest.approx(sum(plain.score_sums))
-    assert merged.counts[0] == 5
-    assert merged.counts[14] == 7

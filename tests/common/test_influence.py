@@ -14,7 +14,7 @@ from common.auc import clustered_auc
 from common.bins import bin_of, place_in_bin
 from common.errors import RunFailed
 from common.histogram import ScoreHistogram
-from common.influence import InfluenceSums, place
+from common.influence import InfluenceSums, mean_difference, place
 from common.pooled import Pool
 from tests.common.test_auc import slow_variance
 from tests.federations import KINDS, Cases, from_sums, laid_together, paired, scored, with_truth
@@ -181,3 +181,13 @@ def test_a_site_with_one_class_counts_among_the_others() -> None:
     found = from_sums(sites, bins=4096)[0].auc()
     assert found.auc == pytest.approx(exact.auc, abs=1e-4)
     assert found.variance == pytest.approx(exact.variance, rel=1e-2)
+
+
+def test_a_difference_that_does_not_vary_has_no_interval() -> None:
+    """Two patients of each class, one model right and one wrong about all of them: no variance, and no certainty."""
+    labels, patients = np.array([1, 1, 0, 0]), np.arange(4)
+    right, wrong = (place(labels, p) for p in (np.array([0.9, 0.8, 0.2, 0.1]), np.array([0.1, 0.2, 0.8, 0.9])))
+    found = InfluenceSums.of(right - wrong, patients, center=0.0).difference()
+    assert (found.delta, found.error, found.low, found.high, found.p) == (1.0, None, None, None, None)
+    assert found.why == "too-few"
+    assert mean_difference([found, found]).why == "too-few"

@@ -109,7 +109,7 @@ def test_a_class_of_too_few_patients_is_named_and_not_counted() -> None:
     assert (total.confusion, total.calibration, total.suppressed) == (whole.confusion, whole.calibration, ("ash",))
     none = EvaluationSums.of([0] * 5, p[:5], list("abcde"), site="cedar", threshold=0.5, smallest=5)
     assert none.suppressed == (), "a class without cases hides nobody"
-    assert none.confusion == Confusion(0, 2, 3, 0)
+    assert none.confusion == Confusion(0, None, None, 0), "two of five were called positive"
 
 
 def test_strange_sums_are_refused() -> None:

@@ -24,11 +24,13 @@ from common.orders import EvaluateOrder, EvaluateReport, SiteCard, TrainOrder
 from common.parsing import parse
 from common.tasks import Task
 from common.update import Weights
+from server.evidence import FirstPass
 from server.final import _row_without_cases, evaluate_finally
+from server.pooled_in_clear import InClear
 from server.records import Records, read_records
 from server.report import write_report
 from server.report.reading import Row as ReadRow
-from server.rounds import Evaluated, Outcome, Roster, Trained
+from server.rounds import Evaluated, Outcome, Roster, Trained, evaluate_order
 from tests.experiments import experiment_table
 from tests.faults.small_sites import write_site
 
@@ -166,6 +168,15 @@ def test_an_interval_that_would_claim_too_much_is_left_out(tmp_path: Path) -> No
     assert (fine["all"]["auc_federated_why"], fine["all"]["auc_low"] is None) == (None, False)
 
 
+def test_a_single_center_has_its_exact_ece_and_all_together_one_of_coarser_bins(tmp_path: Path) -> None:
+    rows, federation, _ = evaluated(tmp_path / "run", three_sites(tmp_path, dict.fromkeys(SIZES, 5)))
+    for name in SIZES:
+        labels, scores, _ = together(federation, (name,))
+        assert rows[name]["ece"] == pytest.approx(ece(labels, scores[:, 1]), abs=1e-12)
+    labels, scores, _ = together(federation, tuple(SIZES))
+    assert rows["all"]["ece"] < ece(labels, scores[:, 1]) - 1e-6
+
+
 def test_a_site_without_a_case_can_be_read_back() -> None:
     experiment = parse(Experiment, experiment_table([Path("ash")]), where="test")
     row = asdict(_row_without_cases("ash", experiment, ("birch",), True, 0.5))
@@ -258,3 +269,14 @@ def test_nobody_with_positives_is_no_number_and_a_reason(tmp_path: Path) -> None
     rows, _, _ = evaluated(tmp_path / "run", sites)
     assert (rows["all"]["auc"], rows["all"]["why"], rows["all"]["threshold"]) == (None, "one-class", None)
     assert rows["all"]["specificity"] is None
+
+
+def test_cells_can_end_at_the_locked_threshold() -> None:
+    """Else decisions at it would cut a merged cell in two, one of them of a few patients."""
+    experiment = parse(Experiment, experiment_table([Path("ash")]), where="test")
+    order = evaluate_order(experiment, {"test": ("test",)}, run="r", round_number=1)
+    clear = InClear(Scoring({}, {}), experiment, {})
+    counting = clear.counting(order, FirstPass(0.37, ((0.2, 0.5),)))
+    assert counting.edges == ((0.2, 0.37, 0.5),)
+    for threshold in (0.5, 0.0, None):
+        assert clear.counting(order, FirstPass(threshold, ((0.2, 0.5),))).edges == ((0.2, 0.5),)

@@ -128,7 +128,13 @@ def test_a_secure_run_tells_what_a_clear_one_does(hidden: tuple[Path, WatchedGri
     assert secure["all"]["auc_mean_of_sites"] == plain["all"]["auc_mean_of_sites"]
     for site in SIZES:
         assert secure[site]["auc"] == plain[site]["auc"]
-        assert (secure[site]["brier"], secure[site]["why"]) == (None, plain[site]["why"] or "secure")
+        if site != "elm":
+            assert (secure[site]["brier"], secure[site]["why"]) == (None, plain[site]["why"] or "secure")
+    by_counts = ("sensitivity", "specificity", "brier", "ece", "observed", "expected", "log_oe_variance")
+    assert [secure["elm"][name] for name in by_counts] == pytest.approx(
+        [plain["elm"][name] for name in by_counts], abs=1e-9
+    ), "an unseen center is in no total: it tells its own"
+    assert None not in [secure["elm"][name] for name in by_counts]
     told = [
         str(m.content.config_records["order"]["json"])
         for m in grid.seen
