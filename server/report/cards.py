@@ -51,9 +51,11 @@ def _card(one: ShiftCard, run: Run) -> Card:
         ("How far", one.how_far),
         ("Along what", one.along_what),
         ("What it did", one.what_it_did),
+        ("Which model", one.which_model),
         ("What to do", one.what_to_do),
     )
-    return Card(one.site, str(one.n_patients), verdict, "", sentences, _facts(one, run))
+    told = tuple((what, sentence) for what, sentence in sentences if sentence)
+    return Card(one.site, str(one.n_patients), verdict, "", told, _facts(one, run))
 
 
 def _facts(one: ShiftCard, run: Run) -> tuple[Fact, ...]:
