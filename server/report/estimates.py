@@ -49,6 +49,11 @@ class Estimate:
     rows: tuple[Row, ...]
     why: str | None
 
+    @property
+    def bound(self) -> float | None:
+        """The largest error of an AUC that is from sums; None where it is exact."""
+        return mean(row.auc_federated_bound for row in self.rows if row.from_sums)
+
     def value(self, name: str) -> float | None:
         """Mean over the rows of another measure, such as `brier`, where it exists."""
         return mean(getattr(row, name) for row in self.rows)

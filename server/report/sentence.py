@@ -5,7 +5,7 @@ from __future__ import annotations
 __all__ = ["answer", "lead_arm", "lead_protocol", "reservations"]
 
 from server.report.estimates import Estimate, contrast, estimate, prediction, worst_first
-from server.report.numbers import decimal, interval, precision_for, span
+from server.report.numbers import at_most, decimal, interval, precision_for, span
 from server.report.reading import ALL, ARMS, IN_FEDERATION, LEAVE_ONE_OUT, Run
 from server.statistics import Contrast
 
@@ -60,7 +60,8 @@ def _inside(run: Run, arm: str) -> str:
     if whole is None or whole.auc is None:
         known = _known(run, arm, IN_FEDERATION, sites)
         return f"{start} has no AUC over all test patients{_because(whole)}{known}{closing}"
-    inner = [_sure(whole), *_worst(run, arm, IN_FEDERATION)]
+    told = [] if whole.bound is None else [f"from sums, {at_most(whole.bound)}"]
+    inner = [*told, _sure(whole), *_worst(run, arm, IN_FEDERATION)]
     text = f"{start} reaches AUC {decimal(whole.auc)} on test patients ({'; '.join(inner)})"
     return text + _comparisons(run, arm, IN_FEDERATION, _OWN) + closing
 

@@ -94,6 +94,26 @@ def test_sums_are_shown_with_their_largest_error(tmp_path: Path, bound: float, c
     assert paired == {"pooled": ["–", "cells", "too", "coarse"] if coarse else exact, "local": exact}
 
 
+@pytest.mark.parametrize(("bound", "why"), [(0.18, "coarse"), (0.004, "from-sums")])
+def test_what_a_deployed_run_knows_from_sums_is_not_called_exact(tmp_path: Path, bound: float, why: str) -> None:
+    """No prediction left a site: the AUC of all cases is the one from sums, and says how far it may be off."""
+    folder, ends = Folder(tmp_path, seeds=1), ({} if why == "coarse" else {"auc_low": 0.77, "auc_high": 0.85})
+    for site in folder.sites:
+        folder.row("federated", "in-federation", 0, site, folder.sites)
+    told = {"auc": 0.81, "auc_low": None, "auc_high": None, "auc_federated": 0.81, "auc_federated_bound": bound} | ends
+    folder.row("federated", "in-federation", 0, "all", folder.sites, **told, why=why, auc_federated_why=why)
+    html = write_report(folder.write()).read_text(encoding="utf-8")
+    page = Page(html)
+    shown = f"{bound}".removeprefix("0")
+    (row,) = page.tables["sums", "in-federation"][1:]
+    assert row[1].split()[0] == ".810"
+    assert row[3].split() == ["–", "no", "prediction", "left", "a", "site"]
+    for table in ("lead", "measures"):
+        whole = next(cells for cells in page.tables[table, "in-federation"] if cells[0].startswith("All cases"))
+        assert f"from sums, ± {shown}" in " ".join(" ".join(whole).split())
+    assert f"AUC .81</strong> on test patients (from sums, ± {shown}; " in html
+
+
 def test_a_decision_curve_from_sums_is_drawn_and_said(tmp_path: Path) -> None:
     """Means over seeds of the rows' points; share .4 gives the frame its top; no band, and why."""
     points = [
