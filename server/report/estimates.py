@@ -19,6 +19,7 @@ WHY = {
     "suppressed": "suppressed: fewer patients than the center's policy lets out",
     "one-class": "the cases are all of one class",
     "too-few": "too few cases",
+    "few-of-a-class": "too few patients of a class",
     "secure": "summed under masks: only the total over centers was told",
     "policy": "the center's policy does not let it out",
     "unplaced": "a center was lost between the counts and the placements: no interval from counts alone",

@@ -290,8 +290,14 @@ GLOSSARY = {
     "subgroup": Term(
         "Group of patients",
         "Patients of a center with one value of a covariate; numbers are cut at the center's median. A group of fewer "
-        "patients than the center's policy lets out is joined with others. Numbers are means over seeds, intervals as "
+        "patients than the center's policy lets out is joined with others, and a number that rests on fewer than five "
+        "patients of a class, or than the policy lets out, is a dash. Numbers are means over seeds, intervals as "
         "for AUC, not corrected for the number of groups.",
+    ),
+    "shared_patients": Term(
+        "Shares patients",
+        "Some patients are in another group of this covariate too, as those with images of both sides are, so the "
+        "groups are not independent and their patients add up to more than the center has.",
     ),
     "tripod": Term(
         "TRIPOD+AI",
