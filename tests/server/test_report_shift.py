@@ -13,7 +13,6 @@ import pytest
 from common.page.drawing import Scale
 from server.report import write_report
 from server.report.decision import _within
-from server.report.glossary import GLOSSARY
 from tests.server.report_folder import Folder
 from tests.server.test_report import Page
 
@@ -135,10 +134,3 @@ def test_a_line_that_leaves_the_frame_is_not_drawn_along_its_edge() -> None:
     assert parts[0][-1][0] == pytest.approx(34 + 200 * 0.3)
     assert parts[1][0][0] == pytest.approx(34 + 200 * 0.7)
     assert _within([(0.0, -1.0), (1.0, -1.0)], y) == []
-
-
-def test_every_definition_is_used(tmp_path: Path) -> None:
-    html, _ = read(tmp_path, shift=[_CARD], auc_federated=0.8)
-    unused = {key for key in GLOSSARY if html.count(f'def-{key}"') == 1}
-    assert not unused & {"from_sums", "bound", "mean_of_sites", "paired_sums", "verdict", "acquisition", "prevalence"}
-    assert not unused & {"case_mix", "discrepancy", "two_sample", "frechet"}

@@ -76,6 +76,19 @@ def test_a_p_is_that_of_a_permutation_of_patients() -> None:
     assert apart.mean() < 0.03
 
 
+def test_the_discrepancys_usual_value_is_that_of_centers_alike() -> None:
+    """Of 60 panels without shift about 3 lie above it; 10 or more have a probability of .001."""
+    above = 0
+    for run in range(60):
+        rng = np.random.default_rng([12, run])
+        sums, reference = sums_of({f"site-{i}": center(1000 + 100 * run + i, 60) for i in range(2)}, rng)
+        one = compare_centers(sums, reference, rng=rng, draws=499)["site-0"]
+        assert one.usual_discrepancy > 0
+        assert (one.statistic["case mix"] > one.usual_discrepancy) == (one.p["case mix"] <= 0.05)
+        above += one.statistic["case mix"] > one.usual_discrepancy
+    assert above < 10
+
+
 def test_two_centers_differ_from_each_other() -> None:
     rng = np.random.default_rng(2)
     sums, reference = sums_of({"a": center(0), "b": center(1, seen=1.5)}, rng)
