@@ -31,7 +31,7 @@ class Along:
 class ShiftCard:
     """One center. `p` is adjusted over all centers and axes, by axis and the smallest of them; sentences are whole.
 
-    `shares` and `shares_reference` of each class among patients; `along` the three descriptors that differ most.
+    `or_other`: the one center left to compare with, where it may as well be that one which differs. `shares` and `shares_reference` of each class among patients; `along` the three descriptors that differ most.
     `discrepancy` is the squared maximum mean discrepancy of the features; 95 % of draws without shift stay below
     `discrepancy_usual`. `why` tells why there is no comparison, and
     then nothing but the site and its number of patients is there.
@@ -40,6 +40,7 @@ class ShiftCard:
     site: str
     n_patients: int
     against: tuple[str, ...] = ()
+    or_other: str | None = None
     verdict: str | None = None
     causes: tuple[str, ...] = ()
     p: float | None = None
@@ -84,6 +85,7 @@ def make_cards(
     return tuple(
         _card(
             found[name],
+            _or_other(found, name),
             sites,
             reference,
             rng,
@@ -96,8 +98,18 @@ def make_cards(
     )
 
 
+def _or_other(found: Mapping[str, Comparison], site: str) -> str | None:
+    """The other of two centers that are left, both of them called different: nothing tells which of them is."""
+    mine = found[site]
+    other = found.get(mine.against[0]) if len(mine.against) == 1 else None
+    if other is None or other.against != (site,) or not (mine.causes and other.causes):
+        return None
+    return other.site
+
+
 def _card(
     found: Comparison,
+    or_other: str | None,
     sites: Mapping[str, ShiftSums],
     reference: ShiftReference,
     rng: np.random.Generator,
@@ -116,6 +128,7 @@ def _card(
         site=found.site,
         n_patients=site.patients,
         against=found.against,
+        or_other=or_other,
         verdict=found.verdict,
         causes=found.causes,
         p=min(found.adjusted.values()),
@@ -128,7 +141,7 @@ def _card(
         classifier=classifier,
         frechet=frechet_distance(site, others, reference, rng=rng),
         performance=performance,
-        how_far=_how_far(found, classifier),
+        how_far=_how_far(found, classifier, or_other),
         along_what=_along_what(found, along, float(shares[positive]), float(elsewhere[positive])),
         what_it_did=what_it_did(performance, found.against),
         which_model=which_model(performance, trained=trained),
@@ -144,14 +157,15 @@ def _along(found: Comparison, reference: ShiftReference) -> tuple[Along, ...]:
     )
 
 
-def _how_far(found: Comparison, classifier: Classifier) -> str:
+def _how_far(found: Comparison, classifier: Classifier, or_other: str | None) -> str:
     smallest = min(found.adjusted.values())
     p = "p < .001" if smallest < 0.001 else f"p = {smallest:.3f}".replace("0.", ".")
     differs = "differs from" if found.causes else "cannot be told from"
+    which = " No third center is left: the data cannot tell which of the two differs." if or_other else ""
     return (
         f"{found.site} {differs} {listed(found.against)} ({p} over all centers and axes); beyond what acquisition "
         "explains, a linear classifier of the features tells its patients from theirs with AUC "
-        f"{plain(classifier.auc)}."
+        f"{plain(classifier.auc)}.{which}"
     )
 
 

@@ -47,6 +47,7 @@ def _card(one: ShiftCard, run: Run) -> Card:
         why = "fewer patients than a comparison needs" if one.why == "too-few" else reason(one.why)
         return Card(one.site, str(one.n_patients), "", why, (), ())
     verdict = "no shift shown" if one.verdict == "none" else " and ".join(one.causes) or one.verdict
+    verdict += f", here or at {one.or_other}" if one.or_other else ""
     sentences = (
         ("How far", one.how_far),
         ("Along what", one.along_what),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["ChecklistRow", "checklist"]
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from server.report.estimates import Estimate, estimate
@@ -12,6 +13,7 @@ from server.report.numbers import at_most, count, decimal, interval
 from server.report.reading import ALL, IN_FEDERATION, LEAVE_ONE_OUT, Run
 from server.report.repairs import KEYS
 from server.report.sentence import lead_arm, lead_protocol
+from server.shift_card import ShiftCard
 
 _ITEMS = (
     ("1", "Title names the study, the people it is for and the outcome"),
@@ -203,13 +205,20 @@ def _results(run: Run) -> dict[str, str]:
         known["23a"] = f"{known['23a']} {groups}" if "23a" in known else groups
     told = ["gray levels and texture by center: see What the shift looks like"] if run.appearances else []
     if run.shift:
-        differ = sorted(card.site for card in run.shift if card.causes)
-        said = f"{', '.join(differ)} {'differs' if len(differ) == 1 else 'differ'}" if differ else "no shift was shown"
-        told.append(f"shift cards: {said}")
+        told.append(f"shift cards: {_who_differs(run.shift)}")
     if told:
         joined = "; ".join(told)
         known["16"] = f"{joined[0].upper()}{joined[1:]}."
     return known
+
+
+def _who_differs(cards: Sequence[ShiftCard]) -> str:
+    """By name; of two centers left to each other, that one of them does."""
+    alone = sorted(card.site for card in cards if card.causes and not card.or_other)
+    pairs = sorted({tuple(sorted((card.site, card.or_other))) for card in cards if card.or_other})
+    parts = [f"{', '.join(alone)} {'differs' if len(alone) == 1 else 'differ'}"] if alone else []
+    parts += [f"{a} or {b} differs, the data cannot tell which" for a, b in pairs]
+    return " and ".join(parts) or "no shift was shown"
 
 
 def _error(whole: Estimate) -> str:

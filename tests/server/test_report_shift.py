@@ -62,6 +62,14 @@ def test_a_center_that_differs_comes_first_and_one_with_too_few_says_so(tmp_path
     assert "<b>much</b>" not in html
 
 
+def test_two_centers_that_only_have_each_other_share_the_verdict(tmp_path: Path) -> None:
+    pair = [_CARD | {"site": site, "or_other": other} for site, other in (("a-site", "b-site"), ("b-site", "a-site"))]
+    _, page = read(tmp_path, shift=[*pair, _CARD])
+    words = " ".join(" ".join(page.words).split())
+    assert "acquisition and prevalence, here or at b-site" in words
+    assert "Shift cards: u-systems differs and a-site or b-site differs, the data cannot tell which." in words
+
+
 def test_without_cards_the_page_says_so(tmp_path: Path) -> None:
     html, _ = read(tmp_path)
     assert 'id="cards"' not in html

@@ -225,6 +225,28 @@ def test_a_card_reads_the_rows_of_the_centers_it_was_compared_with() -> None:
     assert "at site-1, site-2 and site-3 it is not known" in cards["site-0"].what_it_did
 
 
+def test_of_two_centers_that_are_left_neither_is_accused_alone() -> None:
+    """The odd one of three leaves first; of two, both cards name the other. With three alike no card does."""
+    rng = np.random.default_rng(9)
+    three = {"a": center(1), "b": center(2, seen=1.0), "c": center(3, seen=-1.5)}
+    cards = {card.site: card for card in make_cards(*sums_of(three, rng), rng=rng)}
+    assert "none" not in [cards[site].verdict for site in "abc"]
+    assert [cards[site].or_other for site in "abc"] == ["b", "a", None]
+    for site in "ab":
+        assert cards[site].how_far.endswith("the data cannot tell which of the two differs.")
+    assert "cannot tell which" not in cards["c"].how_far
+    alike = make_cards(*sums_of({name: center(i) for i, name in enumerate("abc")}, rng), rng=rng)
+    assert [card.or_other for card in alike] == [None] * 3
+
+
+def test_a_center_outside_the_reference_is_not_its_only_references_double() -> None:
+    """A held-out center that differs from the one that trained: that one was compared with nobody, and is not named."""
+    rng = np.random.default_rng(9)
+    sums, reference = sums_of({"trained": center(1), "outside": center(2, seen=1.5)}, rng)
+    (card,) = make_cards(sums, reference, rng=rng, against=["trained"])
+    assert (card.site, card.verdict, card.or_other) == ("outside", "acquisition", None)
+
+
 def test_a_card_names_what_the_advised_repair_gave() -> None:
     rng = np.random.default_rng(9)
     sums, reference = sums_of(panel(seen=1.5), rng)
