@@ -67,8 +67,8 @@ def _facts(one: ShiftCard, run: Run) -> tuple[Fact, ...]:
         for name, here, there in zip(names, one.shares, one.shares_reference, strict=True):
             found.append(Fact("class_share", f"share {name}", f"{100 * here:.0f} %, elsewhere {100 * there:.0f} %"))
     if one.discrepancy is not None:
-        usual = one.discrepancy_usual
-        beside = "" if usual is None else f"; without shift below {decimal(usual, places=4)}"
+        below = one.discrepancy_usual
+        beside = "" if below is None else f"; without shift below {decimal(below, places=4)}"
         found.append(Fact("discrepancy", "", f"{decimal(one.discrepancy, places=4)}{beside}"))
     if one.classifier is not None:
         found.append(
