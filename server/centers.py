@@ -16,7 +16,10 @@ from scipy.special import expit, logit, ndtri
 from server.meta_analysis import KnownSpread, RandomEffects, random_effects, with_known_spread
 
 PUBLISHED_SPREAD = 0.055
-"""A published standard deviation of AUC between centers; used below ten centers, where the data say little about τ."""
+"""Standard deviation of AUC between centers; used below ten centers, where the data say little about τ.
+
+As the study plan gives it: the plan calls it published and names no source.
+"""
 INFORMATIVE, _WELL_KNOWN = 5, 10
 
 _LEAVE_ONE_OUT = "leave-one-center-out"
@@ -71,7 +74,7 @@ class CenterValue:
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """The same centers under a published spread: `tau_auc` on the AUC scale, `tau` carried to the logit."""
+    """The same centers under an assumed spread: `tau_auc` on the AUC scale, `tau` carried to the logit."""
 
     tau_auc: float
     tau: float

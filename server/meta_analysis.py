@@ -89,7 +89,7 @@ def random_effects(values: ArrayLike, variances: ArrayLike, *, confidence: float
 
 
 def with_known_spread(values: ArrayLike, variances: ArrayLike, *, tau: float, confidence: float = 0.95) -> KnownSpread:
-    """The same model with τ given: what a published spread between centers would make of these centers."""
+    """The same model with τ given: what an assumed spread between centers would make of these centers."""
     y, v = _checked(values, variances)
     w = 1 / (v + tau**2)
     mu, error = float(w @ y / w.sum()), float(1 / np.sqrt(w.sum()))

@@ -80,7 +80,8 @@ def by_class(classes: Sequence[str], areas: Sequence[ClusteredAuc]) -> dict[str,
 class Subgroup:
     """One model on one group (`covariate` at `level`) of a center's tested cases.
 
-    A number that does not exist is None, and `why` says why.
+    A number that does not exist is None, and `why` says why: `few-of-a-class` where the group has too few patients of
+    one. `shares_patients`: some are in another group of the covariate too (a left and a right breast).
     """
 
     arm: str
@@ -91,13 +92,14 @@ class Subgroup:
     level: str
     n_images: int
     n_patients: int
-    n_positive: int
+    n_positive: int | None
     auc: float | None = None
     auc_low: float | None = None
     auc_high: float | None = None
     sensitivity: float | None = None
     specificity: float | None = None
     why: str | None = None
+    shares_patients: bool = False
 
 
 def write_results(

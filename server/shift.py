@@ -44,7 +44,8 @@ class Comparison:
     """One center against its reference.
 
     By axis: `statistic`, its `p` alone and `adjusted` for all centers and axes. `difference` (U,) of standardised means
-    and `z` (U,), each over its own standard error. `against`: the centers of reference.
+    and `z` (U,), each over its own standard error. `against`: the centers of reference. 95 % of draws
+    of the discrepancy without shift stay below `usual_discrepancy`.
     """
 
     site: str
@@ -55,6 +56,7 @@ class Comparison:
     adjusted: dict[Axis, float]
     difference: Floats
     z: Floats
+    usual_discrepancy: float
 
     @property
     def causes(self) -> tuple[Axis, ...]:
@@ -208,7 +210,8 @@ def _one(
     p = {axis: float((1 + (null[:, i] >= statistic[axis]).sum()) / (len(null) + 1)) for i, axis in enumerate(AXES)}
     lifted = (discrepancy - float(null_mmd.mean())) / max(float(null_mmd.std()), 1e-300)
     strength = {**statistic, "case mix": lifted}
-    return Comparison(name, tuple(shares), statistic, strength, p, dict(p), difference, z), null
+    usual = float(np.quantile(null_mmd, 1 - ALPHA))
+    return Comparison(name, tuple(shares), statistic, strength, p, dict(p), difference, z, usual), null
 
 
 def _freedom(parts: Sequence[tuple[ShiftSums, float]], variance: Floats) -> Floats:

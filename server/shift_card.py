@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-__all__ = ["Along", "Performance", "ShiftCard", "make_cards"]
+__all__ = ["Along", "ShiftCard", "make_cards"]
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
 from common.shift import DESCRIPTORS, ShiftReference, ShiftSums
 from server.repairs import Repaired
+from server.results import Row
 from server.shift import AXES, Comparison, compare_centers
 from server.shift_features import Classifier, Frechet, classify, frechet_distance
+from server.shift_performance import Performance, listed, performance_at, plain, what_it_did, which_model
 
 
 @dataclass(frozen=True)
@@ -26,27 +28,19 @@ class Along:
 
 
 @dataclass(frozen=True)
-class Performance:
-    """What a model's rows say of the center and of the centers of reference; None where a row has no number."""
-
-    auc: float | None = None
-    auc_reference: float | None = None
-    calibration_slope: float | None = None
-    calibration_intercept: float | None = None
-
-
-@dataclass(frozen=True)
 class ShiftCard:
     """One center. `p` is adjusted over all centers and axes, by axis and the smallest of them; sentences are whole.
 
-    `shares` and `shares_reference` of each class among patients; `along` the three descriptors that differ most.
-    `discrepancy` is the squared maximum mean discrepancy of the features. `why` tells why there is no comparison, and
+    `or_other`: the one center left to compare with, where it may as well be that one which differs. `shares` and `shares_reference` of each class among patients; `along` the three descriptors that differ most.
+    `discrepancy` is the squared maximum mean discrepancy of the features; 95 % of draws without shift stay below
+    `discrepancy_usual`. `why` tells why there is no comparison, and
     then nothing but the site and its number of patients is there.
     """
 
     site: str
     n_patients: int
     against: tuple[str, ...] = ()
+    or_other: str | None = None
     verdict: str | None = None
     causes: tuple[str, ...] = ()
     p: float | None = None
@@ -55,12 +49,14 @@ class ShiftCard:
     shares: tuple[float, ...] = ()
     shares_reference: tuple[float, ...] = ()
     discrepancy: float | None = None
+    discrepancy_usual: float | None = None
     classifier: Classifier | None = None
     frechet: Frechet | None = None
-    performance: Performance = Performance()
+    performance: Performance = field(default_factory=Performance)
     how_far: str = ""
     along_what: str = ""
     what_it_did: str = ""
+    which_model: str = ""
     what_to_do: str = ""
     why: str | None = None
 
@@ -76,35 +72,50 @@ def make_cards(
     rng: np.random.Generator,
     positive: int = 1,
     against: Sequence[str] | None = None,
-    performance: Mapping[str, Performance] | None = None,
+    rows: Sequence[Row] = (),
+    trained: Collection[str] = (),
     repairs: Sequence[Repaired] = (),
 ) -> tuple[ShiftCard, ...]:
     """The panel's cards in the order of site ids; `positive` is the class whose share the sentences tell.
 
-    Where a card advises a repair without labels, it says what `repairs` measured of it at the center.
+    `rows` say what the shift did, `trained` names centers with patients in the training of the model whose features are
+    compared. Where a card advises a repair without labels, it says what `repairs` measured of it at the center.
     """
     found = compare_centers(sites, reference, rng=rng, against=against)
     return tuple(
         _card(
             found[name],
+            _or_other(found, name),
             sites,
             reference,
             rng,
             positive,
-            (performance or {}).get(name, Performance()),
+            performance_at(name, found[name].against, rows),
+            name in trained,
             [one for one in repairs if one.site == name],
         )
         for name in sorted(found)
     )
 
 
+def _or_other(found: Mapping[str, Comparison], site: str) -> str | None:
+    """The other of two centers that are left, both of them called different: nothing tells which of them is."""
+    mine = found[site]
+    other = found.get(mine.against[0]) if len(mine.against) == 1 else None
+    if other is None or other.against != (site,) or not (mine.causes and other.causes):
+        return None
+    return other.site
+
+
 def _card(
     found: Comparison,
+    or_other: str | None,
     sites: Mapping[str, ShiftSums],
     reference: ShiftReference,
     rng: np.random.Generator,
     positive: int,
     performance: Performance,
+    trained: bool,
     repairs: Sequence[Repaired],
 ) -> ShiftCard:
     site, where = sites[found.site], reference.coordinates
@@ -117,6 +128,7 @@ def _card(
         site=found.site,
         n_patients=site.patients,
         against=found.against,
+        or_other=or_other,
         verdict=found.verdict,
         causes=found.causes,
         p=min(found.adjusted.values()),
@@ -125,12 +137,14 @@ def _card(
         shares=tuple(shares.tolist()),
         shares_reference=tuple(elsewhere.tolist()),
         discrepancy=found.statistic["case mix"],
+        discrepancy_usual=found.usual_discrepancy,
         classifier=classifier,
         frechet=frechet_distance(site, others, reference, rng=rng),
         performance=performance,
-        how_far=_how_far(found, classifier),
+        how_far=_how_far(found, classifier, or_other),
         along_what=_along_what(found, along, float(shares[positive]), float(elsewhere[positive])),
-        what_it_did=_what_it_did(performance),
+        what_it_did=what_it_did(performance, found.against),
+        which_model=which_model(performance, trained=trained),
         what_to_do=f"{_WHAT_TO_DO[found.verdict]}{_measured(found.verdict, repairs, positive)}",
     )
 
@@ -143,14 +157,15 @@ def _along(found: Comparison, reference: ShiftReference) -> tuple[Along, ...]:
     )
 
 
-def _how_far(found: Comparison, classifier: Classifier) -> str:
+def _how_far(found: Comparison, classifier: Classifier, or_other: str | None) -> str:
     smallest = min(found.adjusted.values())
     p = "p < .001" if smallest < 0.001 else f"p = {smallest:.3f}".replace("0.", ".")
     differs = "differs from" if found.causes else "cannot be told from"
+    which = " No third center is left: the data cannot tell which of the two differs." if or_other else ""
     return (
-        f"{found.site} {differs} {_listed(found.against)} ({p} over all centers and axes); beyond what acquisition "
+        f"{found.site} {differs} {listed(found.against)} ({p} over all centers and axes); beyond what acquisition "
         "explains, a linear classifier of the features tells its patients from theirs with AUC "
-        f"{_plain(classifier.auc)}."
+        f"{plain(classifier.auc)}.{which}"
     )
 
 
@@ -159,7 +174,7 @@ def _along_what(found: Comparison, along: Sequence[Along], share: float, elsewhe
     if "acquisition" in found.causes:
         first = along[0]
         way = "higher" if first.difference > 0 else "lower"
-        told.append(f"beside the lesions its {first.name} is {_plain(abs(first.difference))} SD {way}")
+        told.append(f"beside the lesions its {first.name} is {plain(abs(first.difference))} SD {way}")
     if "prevalence" in found.causes:
         told.append(f"{share:.0%} of its patients are positive, elsewhere {elsewhere:.0%}")
     if "case mix" in found.causes:
@@ -168,24 +183,6 @@ def _along_what(found: Comparison, along: Sequence[Along], share: float, elsewhe
         return "Along nothing beyond what chance gives."
     joined = "; ".join(told)
     return f"{joined[0].upper()}{joined[1:]}."
-
-
-def _what_it_did(performance: Performance) -> str:
-    if performance.auc is None:
-        return "What it did to the model is not known: the center has no AUC."
-    elsewhere = performance.auc_reference
-    told = f"AUC is {_plain(performance.auc)} here"
-    told += f", {_plain(elsewhere)} at the centers of reference" if elsewhere is not None else ""
-    slope, intercept = performance.calibration_slope, performance.calibration_intercept
-    if slope is None or intercept is None:
-        return f"{told}; calibration is not known."
-    return f"{told}; calibration slope {_plain(slope)} (1 is right), intercept {_plain(intercept)} (0 is right)."
-
-
-def _plain(value: float, *, places: int = 2) -> str:
-    """Two decimals or `places`, `.71`, `1.20`, `−.40`."""
-    text = f"{abs(value):.{places}f}"
-    return ("−" if value < 0 and float(text) else "") + text.removeprefix("0")
 
 
 _WHAT_TO_DO = {
@@ -207,7 +204,7 @@ def _measured(verdict: str, repairs: Sequence[Repaired], positive: int) -> str:
     unrepaired = next((one for one in repairs if one.repair == "none"), None)
     advised = [one for one in repairs if one.repair in _REPAIRS.get(verdict, ())]
     told = [found for one in advised if (found := _gave(one, unrepaired, positive))]
-    return f" Measured here: {_listed(told)}." if told else ""
+    return f" Measured here: {listed(told)}." if told else ""
 
 
 def _gave(one: Repaired, unrepaired: Repaired | None, positive: int) -> str:
@@ -217,20 +214,16 @@ def _gave(one: Repaired, unrepaired: Repaired | None, positive: int) -> str:
         return ""
     reach = ""
     if one.delta_low is not None and one.delta_high is not None:
-        reach = f" ({_plain(one.delta_low, places=3)} to {_plain(one.delta_high, places=3)})"
-    return f"{one.repair} harmonisation changes AUC by {_plain(one.delta_auc, places=3)}{reach}"
+        reach = f" ({plain(one.delta_low, places=3)} to {plain(one.delta_high, places=3)})"
+    return f"{one.repair} harmonisation changes AUC by {plain(one.delta_auc, places=3)}{reach}"
 
 
 def _recalibrated(one: Repaired, unrepaired: Repaired | None, positive: int) -> str:
     was = unrepaired.calibration_intercept if unrepaired else None
     if one.prior is None or one.calibration_intercept is None or was is None:
         return ""
-    moved = f"{_plain(was)} to {_plain(one.calibration_intercept)}"
+    moved = f"{plain(was)} to {plain(one.calibration_intercept)}"
     return (
         f"the answers imply that {one.prior[positive]:.0%} are positive; recalibration to it moves the intercept from "
         f"{moved}"
     )
-
-
-def _listed(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

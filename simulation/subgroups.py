@@ -6,12 +6,13 @@ __all__ = ["groups", "subgroup_rows"]
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from client.measures import measure_cases
+from client.measures import measure_cases, permitted
 from client.site import SPACING, Site, is_number
 from server.results import Subgroup
 
@@ -20,18 +21,27 @@ if TYPE_CHECKING:
 
 _MOST = 8
 """More different words than this are no groups."""
+FEWEST = 5
+"""Patients of a class below which a group's AUC, sensitivity or specificity says more of chance than of the model."""
 OTHER = "other"
 UNKNOWN = "unknown"
 
 
 def subgroup_rows(cases: Cases, judge: Judge, site: str, threshold: float | None) -> list[Subgroup]:
-    """Every group of the center that its policy lets out, for one judge; none where a covariate makes no two groups."""
+    """Every group of the center that its policy lets out, for one judge; none where a covariate makes no two groups.
+
+    What rests on a class of fewer than `FEWEST` patients, or than the policy lets out, is None, and so is the count.
+    """
     here = cases.sites[site]
     tested = cases.tested(judge, site)
     found = []
     for covariate, values in _covariates(here).items():
-        for level, rows in groups(here, tested, values).items():
-            found.append(_measured(cases, judge, site, covariate, level, rows, threshold))
+        levels = groups(here, tested, values)
+        people = {level: set(here.patients[rows].tolist()) for level, rows in levels.items()}
+        for level, rows in levels.items():
+            shared = any(people[level] & people[other] for other in levels if other != level)
+            one = _measured(cases, judge, site, covariate, level, rows, threshold)
+            found.append(replace(one, shares_patients=shared))
     return found
 
 
@@ -89,7 +99,11 @@ def _measured(
 ) -> Subgroup:
     here, index = cases.sites[site], cases.experiment.task.positive_index
     labels, scores = here.labels[rows], cases.scores(judge, site)[rows]
-    found = measure_cases(labels, scores, here.patients[rows], positive_index=index, threshold=threshold)
+    patients = here.patients[rows]
+    measured = measure_cases(labels, scores, patients, positive_index=index, threshold=threshold)
+    least = max(here.policy.smallest_group, FEWEST)
+    found = permitted(measured, labels, patients, positive_index=index, smallest=least)
+    few = found.why == "suppressed"
     return Subgroup(
         arm=judge.arm,
         protocol=judge.protocol,
@@ -98,12 +112,12 @@ def _measured(
         covariate=covariate,
         level=level,
         n_images=len(rows),
-        n_patients=len(np.unique(here.patients[rows])),
-        n_positive=int((labels == index).sum()),
+        n_patients=len(np.unique(patients)),
+        n_positive=None if few else int((labels == index).sum()),
         auc=found.auc,
         auc_low=found.auc_low,
         auc_high=found.auc_high,
         sensitivity=found.sensitivity,
         specificity=found.specificity,
-        why=found.why,
+        why="few-of-a-class" if few else found.why,
     )

@@ -18,7 +18,7 @@ _AGREES = 0.5
 
 @dataclass(frozen=True)
 class AcrossRow:
-    """One arm under one measure; `assumed` marks the row whose spread between centers is a published one."""
+    """One arm under one measure; `assumed` marks the row whose spread between centers is not estimated."""
 
     measure: str
     arm: str
@@ -32,7 +32,7 @@ class AcrossRow:
 
 
 def across_rows(run: Run) -> list[AcrossRow]:
-    """AUC arm by arm, each with its row under the published spread, then O/E."""
+    """AUC arm by arm, each with its row under the assumed spread, then O/E."""
     made = []
     for measure in ("auc", "oe"):
         for arm in run.arms():
@@ -74,7 +74,7 @@ def _assumed(found: Meta) -> list[AcrossRow]:
         return []
     mean = Cell(decimal(known.estimate), small=interval(known.low, known.high))
     ahead = Cell(interval(known.prediction_low, known.prediction_high))
-    note = f"τ {decimal(known.tau_auc, places=3)} on the AUC scale, published, not estimated here"
+    note = f"τ {decimal(known.tau_auc, places=3)} on the AUC scale, as the study plan gives it, not estimated here"
     return [AcrossRow("auc", found.arm, True, str(found.k), mean, ahead, decimal(known.tau), DASH, (note,))]
 
 

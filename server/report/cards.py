@@ -18,7 +18,7 @@ _AXES = {"acquisition": "acquisition", "prevalence": "prevalence", "case mix": "
 
 @dataclass(frozen=True)
 class Fact:
-    """A line of a card: the glossary key of what it is, or its plain name, and what was found."""
+    """A line of a card: the glossary key of what it is, its name where that is another one, and what was found."""
 
     key: str
     name: str
@@ -47,24 +47,29 @@ def _card(one: ShiftCard, run: Run) -> Card:
         why = "fewer patients than a comparison needs" if one.why == "too-few" else reason(one.why)
         return Card(one.site, str(one.n_patients), "", why, (), ())
     verdict = "no shift shown" if one.verdict == "none" else " and ".join(one.causes) or one.verdict
+    verdict += f", here or at {one.or_other}" if one.or_other else ""
     sentences = (
         ("How far", one.how_far),
         ("Along what", one.along_what),
         ("What it did", one.what_it_did),
+        ("Which model", one.which_model),
         ("What to do", one.what_to_do),
     )
-    return Card(one.site, str(one.n_patients), verdict, "", sentences, _facts(one, run))
+    told = tuple((what, sentence) for what, sentence in sentences if sentence)
+    return Card(one.site, str(one.n_patients), verdict, "", told, _facts(one, run))
 
 
 def _facts(one: ShiftCard, run: Run) -> tuple[Fact, ...]:
     found = [_axis(axis, one.p_by_axis or {}) for axis in _AXES]
-    found += [Fact("", a.name, f"{signed(a.difference)} SD, z {signed(a.z, places=1)}") for a in one.along]
+    found += [Fact("descriptor", a.name, f"{signed(a.difference)} SD, z {signed(a.z, places=1)}") for a in one.along]
     names = run.setting("task", "classes")
     if isinstance(names, list) and len(names) == len(one.shares):
         for name, here, there in zip(names, one.shares, one.shares_reference, strict=True):
-            found.append(Fact("", f"share {name}", f"{100 * here:.0f} %, elsewhere {100 * there:.0f} %"))
+            found.append(Fact("class_share", f"share {name}", f"{100 * here:.0f} %, elsewhere {100 * there:.0f} %"))
     if one.discrepancy is not None:
-        found.append(Fact("discrepancy", "", decimal(one.discrepancy, places=4)))
+        below = one.discrepancy_usual
+        beside = "" if below is None else f"; without shift below {decimal(below, places=4)}"
+        found.append(Fact("discrepancy", "", f"{decimal(one.discrepancy, places=4)}{beside}"))
     if one.classifier is not None:
         found.append(
             Fact("two_sample", "", f"AUC {decimal(one.classifier.auc)}, p {probability(one.classifier.p)}")

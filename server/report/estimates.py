@@ -20,6 +20,7 @@ WHY = {
     "small-cell": "kept back: too few patients were called positive, or were not, for the center's policy",
     "one-class": "the cases are all of one class",
     "too-few": "too few cases",
+    "few-of-a-class": "too few patients of a class",
     "secure": "summed under masks: only the total over centers was told",
     "policy": "the center's policy does not let it out",
     "unplaced": "a center was lost between the counts and the placements: no interval from counts alone",
@@ -32,6 +33,10 @@ WHY = {
     "coarse": "cells too coarse for an interval",
     "one-center": "one center: nothing to compare it with",
     "two-centers": "two centers: no degree of freedom is left to predict a third",
+    "constant": "every score is the same, so no slope can be estimated",
+    "multi-class": "several classes: AUC is a mean over classes and has no interval",
+    "no-threshold": "no threshold could be locked: no validation case is positive",
+    "from-sums": "only sums left the sites, so what needs single predictions is not known",
     "separated": "the scores separate the classes completely, so no slope can be estimated",
 }
 
@@ -49,6 +54,11 @@ class Estimate:
     each: tuple[float, ...]
     rows: tuple[Row, ...]
     why: str | None
+
+    @property
+    def bound(self) -> float | None:
+        """The largest error of an AUC that is from sums; None where it is exact."""
+        return mean(row.auc_federated_bound for row in self.rows if row.from_sums)
 
     def value(self, name: str) -> float | None:
         """Mean over the rows of another measure, such as `brier`, where it exists."""

@@ -168,8 +168,9 @@ GLOSSARY = {
     "prediction": Term(
         "95 % prediction interval",
         "Where the true value of a further center, like these, would lie. From the mean, its error and τ, with k − 2 "
-        "degrees of freedom for k centers: none with two centers, and hardly informative below five. Higgins et al. "
-        "2009.",
+        "degrees of freedom for k centers: none with two centers, and hardly informative below five. With few centers "
+        "whose spread is near their own errors it covers less than it says: 89 % of new centers in simulation with six. "
+        "Higgins et al. 2009; Partlett and Riley 2017.",
     ),
     "tau": Term(
         "τ",
@@ -181,10 +182,11 @@ GLOSSARY = {
         "Share of the spread between centers that is more than chance. 0 % with few small centers does not prove that "
         "centers are alike.",
     ),
-    "published": Term(
-        "Published spread",
-        "The same centers, with the spread between centers set to a published .055 on the AUC scale, "
-        "carried to the logit by τ / (AUC (1 − AUC)). Shown below ten centers, where the data say little about τ.",
+    "assumed_spread": Term(
+        "Assumed spread",
+        "The same centers, with the spread between centers set to .055 on the AUC scale, as the study plan gives it; the "
+        "plan calls it published and names no source. Carried to the logit by τ / (AUC (1 − AUC)). Shown below ten "
+        "centers, where the data say little about τ.",
     ),
     "oe": Term(
         "O/E",
@@ -230,8 +232,21 @@ GLOSSARY = {
     ),
     "discrepancy": Term(
         "Feature discrepancy",
-        "Squared maximum mean discrepancy of the features by random Fourier features: 0 is alike; p of case mix tests "
-        "it. Gretton et al. 2012.",
+        "Squared maximum mean discrepancy of the features by random Fourier features. Chance alone keeps it above 0, so "
+        "it stands beside the value that 95 % of draws without shift stay below; p of case mix tests it, adjusted for "
+        "all centers and axes. Gretton et al. 2012.",
+    ),
+    "descriptor": Term(
+        "Descriptor of the tissue",
+        "One of the three that differ most. The mean over this center's patients, in the tissue beside the lesion and "
+        "over the share of classes that all centers have, less that of the centers of reference; in standard deviations "
+        "of patients (SD). z is the same difference over its standard error: beyond ±2 a single one would be unusual, "
+        "but these are the largest of many, so the verdict goes by p of acquisition.",
+    ),
+    "class_share": Term(
+        "Share of a class",
+        "Of the center's patients, and of those of the centers of reference (elsewhere), by number of patients. p of "
+        "prevalence tests the differences.",
     ),
     "two_sample": Term(
         "Classifier between centers",
@@ -291,12 +306,66 @@ GLOSSARY = {
     "subgroup": Term(
         "Group of patients",
         "Patients of a center with one value of a covariate; numbers are cut at the center's median. A group of fewer "
-        "patients than the center's policy lets out is joined with others. Numbers are means over seeds, intervals as "
+        "patients than the center's policy lets out is joined with others, and a number that rests on fewer than five "
+        "patients of a class, or than the policy lets out, is a dash. Numbers are means over seeds, intervals as "
         "for AUC, not corrected for the number of groups.",
+    ),
+    "shared_patients": Term(
+        "Shares patients",
+        "Some patients are in another group of this covariate too, as those with images of both sides are, so the "
+        "groups are not independent and their patients add up to more than the center has.",
     ),
     "tripod": Term(
         "TRIPOD+AI",
         "What a report on a prediction model must state, by Collins et al. 2024. Items are in our words.",
+    ),
+    "patients": Term(
+        "Patients",
+        "How many different patients were tested, under it their images. Intervals count patients, not images. Of groups, "
+        "the last number is that of images of the positive class; a dash where the group is too small to tell it.",
+    ),
+    "images": Term(
+        "Images",
+        "How many images of these patients were tested: each is one case of AUC, sensitivity and specificity.",
+    ),
+    "centers": Term(
+        "Centers",
+        "How many centers were tested; in the meta-analysis, those that have a value: one without is left out and named.",
+    ),
+    "exact_auc": Term(
+        "Exact AUC",
+        "From every prediction of all centers in one ranking, which only a simulation has. A dash where no prediction "
+        "left a site.",
+    ),
+    "noise": Term(
+        "Noise σ",
+        "Standard deviation of the noise on each step's sum of gradients, in units of the norm to which they were "
+        "clipped. More noise, smaller ε.",
+    ),
+    "rate": Term(
+        "Rate",
+        "The chance of each patient (or image, or hospital, as the unit is) to take part in a step, drawn anew for each.",
+    ),
+    "steps": Term(
+        "Steps",
+        "How many noised steps the model took at this site; each costs privacy.",
+    ),
+    "ledger": Term(
+        "Ledger, all runs",
+        "ε of everything that the site ever released, by its own ledger after this run, of the cap that it allows. A "
+        "dash where the site told none.",
+    ),
+    "against_federated": Term(
+        "Against federated",
+        "The arm's sample gradients, of all its models together, over those of the federated arm.",
+    ),
+    "time": Term(
+        "Time",
+        "Seconds of training of the arm's models by the clock, added up; other work on the machine makes it longer.",
+    ),
+    "round": Term(
+        "Round",
+        "The round of training in which the site failed; a dash outside of rounds.",
     ),
     "matrix": Term(
         "Center-to-center matrix",

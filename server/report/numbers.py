@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["DASH", "count", "decimal", "duration", "interval", "mean", "precision_for", "signed", "span"]
+__all__ = ["DASH", "at_most", "count", "decimal", "duration", "interval", "mean", "precision_for", "signed", "span"]
 
 from collections.abc import Iterable
 
@@ -41,6 +41,12 @@ def precision_for(*values: float | None) -> int:
     """Decimal places, 2 to 4, at which no non-zero value is shown as zero: the sign of a bound must be readable."""
     shown = [abs(value) for value in values if value]
     return next((places for places in (2, 3) if all(round(value, places) > 0 for value in shown)), 4)
+
+
+def at_most(error: float) -> str:
+    """A largest error: `± .18`, `± .0004`, `± < .0001`."""
+    places = precision_for(error)
+    return f"± {decimal(error, places=places)}" if round(error, places) > 0 or error == 0 else "± < .0001"
 
 
 def mean(values: Iterable[float | None]) -> float | None:

@@ -113,9 +113,9 @@ def _facts(run: Run) -> list[tuple[str, str, str]]:
         sites = run.sites(protocol)
         found = [e.rows[0] for site in sites if (e := estimate(run, arm, protocol, site)) is not None]
         facts = [
-            (str(len(sites)), f"{run.places(sites)[len(sites) != 1]} tested", ""),
-            (_total([row.n_patients for row in found]), "test patients", ""),
-            (_total([row.n_images for row in found]), "test images", ""),
+            (str(len(sites)), f"{run.places(sites)[len(sites) != 1]} tested", "centers"),
+            (_total([row.n_patients for row in found]), "test patients", "patients"),
+            (_total([row.n_images for row in found]), "test images", "images"),
         ]
     looks = run.setting("evaluation", "looks")
     facts.append((str(len(run.seeds)), "seed" if len(run.seeds) == 1 else "seeds", "seeds"))

@@ -95,6 +95,12 @@ class Row:
     suppressed: tuple[str, ...] = ()
     auc_by_class: dict[str, ClusteredAuc] | None = None
 
+    @property
+    def from_sums(self) -> bool:
+        """Whether `auc` is the one from sums: a deployed run knows no other of all cases."""
+        told = self.auc is not None and self.auc == self.auc_federated
+        return self.site == ALL and self.predictions is None and told
+
 
 @checked(frozen=True, config=_GROWS)
 class Budget:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["RepairRow", "repair_rows"]
+__all__ = ["KEYS", "RepairRow", "repair_rows"]
 
 from dataclasses import dataclass
 from itertools import groupby
@@ -13,13 +13,14 @@ from server.report.numbers import DASH, decimal, interval, precision_for, signed
 from server.report.reading import Run
 from server.report.tables import Cell, probability
 
-_KEYS = {
+KEYS = {
     "none": "unrepaired",
     "intensity": "intensity_repair",
     "amplitude": "amplitude_repair",
     "batch-statistics": "batch_repair",
     "prior": "prior_repair",
 }
+"""A repair's definition in the glossary."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class RepairRow:
 
 def repair_rows(run: Run) -> list[RepairRow]:
     """By protocol and center in the order of the file, repairs in theirs."""
-    known = [one for one in run.repairs if one.repair in _KEYS]
+    known = [one for one in run.repairs if one.repair in KEYS]
     several = len({one.protocol for one in known}) > 1
     made: list[RepairRow] = []
     for (protocol, site), group in groupby(known, key=lambda one: (one.protocol, one.site)):
@@ -63,7 +64,7 @@ def _row(one: Repaired, run: Run, protocol: str, site: str, *, first: bool, span
         protocol,
         first,
         span_rows,
-        _KEYS[one.repair],
+        KEYS[one.repair],
         reason(one.why) if one.auc is None and one.brier is None else "",
         _auc(one),
         Cell("") if one.repair == "none" else _delta(one),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 __all__ = ["answer", "lead_arm", "lead_protocol", "reservations"]
 
+from server.centers import INFORMATIVE
 from server.report.estimates import Estimate, contrast, estimate, prediction, worst_first
-from server.report.numbers import decimal, interval, precision_for, span
+from server.report.numbers import at_most, decimal, interval, precision_for, span
 from server.report.reading import ALL, ARMS, IN_FEDERATION, LEAVE_ONE_OUT, Run
 from server.statistics import Contrast
 
@@ -44,7 +45,7 @@ def _unseen(run: Run, arm: str) -> str:
         known = _known(run, arm, LEAVE_ONE_OUT, sites)
         return f"{start} has no AUC that can be averaged over {places}{_because(whole)}{known}."
     inner = [f"mean of {len(sites)} {places}, each left out in turn"] if len(sites) > 1 else []
-    inner += [_sure(whole), *_worst(run, arm, LEAVE_ONE_OUT)]
+    inner += [_sure_of(whole, len(sites), place, places), *_worst(run, arm, LEAVE_ONE_OUT), _ahead(run, arm, sites)]
     text = f"{start} reaches AUC {decimal(whole.auc)} ({'; '.join(inner)})"
     return text + _comparisons(run, arm, LEAVE_ONE_OUT, _AGAINST) + "."
 
@@ -60,7 +61,8 @@ def _inside(run: Run, arm: str) -> str:
     if whole is None or whole.auc is None:
         known = _known(run, arm, IN_FEDERATION, sites)
         return f"{start} has no AUC over all test patients{_because(whole)}{known}{closing}"
-    inner = [_sure(whole), *_worst(run, arm, IN_FEDERATION)]
+    told = [] if whole.bound is None else [f"from sums, {at_most(whole.bound)}"]
+    inner = [*told, _sure(whole), *_worst(run, arm, IN_FEDERATION)]
     text = f"{start} reaches AUC {decimal(whole.auc)} on test patients ({'; '.join(inner)})"
     return text + _comparisons(run, arm, IN_FEDERATION, _OWN) + closing
 
@@ -84,6 +86,26 @@ def _outside_sentence(run: Run, arm: str, outside: list[Estimate]) -> str:
 
 def _sure(e: Estimate) -> str:
     return "no interval" if e.low is None else f"95 % interval {interval(e.low, e.high)}"
+
+
+def _sure_of(e: Estimate, count: int, place: str, places: str) -> str:
+    """The interval, and whose chance it holds: the centers are taken as they are."""
+    if e.low is None:
+        return _sure(e)
+    return f"{_sure(e)} over the patients of {f'these {count} {places}' if count > 1 else f'this {place}'}"
+
+
+def _ahead(run: Run, arm: str, sites: list[str]) -> str:
+    """Where the AUC of a further center would lie, or that these are too few to tell."""
+    found = run.across(arm, "auc")
+    number, (place, places) = found.k if found else len(sites), run.places(sites)
+    if number < INFORMATIVE:
+        few = f"{number} {places} are" if number != 1 else f"one {place} is"
+        return f"{few} too few to tell where a further one would lie"
+    if found is None or found.prediction_low is None:
+        return f"where a further {place} would lie is not known"
+    reach = interval(found.prediction_low, found.prediction_high)
+    return f"95 % prediction interval for a further {place} {reach}"
 
 
 def _worst(run: Run, arm: str, protocol: str) -> list[str]:

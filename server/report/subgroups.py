@@ -16,13 +16,14 @@ from server.results import Subgroup
 
 @dataclass(frozen=True)
 class SubgroupRow:
-    """One group; `first` opens the center's block of `span` rows."""
+    """One group; `first` opens the center's block of `span` rows, `shared` tells that patients are in others too."""
 
     site: str
     first: bool
     span: int
     covariate: str
     level: str
+    shared: bool
     patients: str
     images: str
     positive: str
@@ -45,7 +46,7 @@ def subgroup_table(run: Run) -> list[SubgroupRow]:
         one = members[0]
         made.append(
             SubgroupRow(
-                site, first, sites.count(site), covariate, level,
+                site, first, sites.count(site), covariate, level, one.shares_patients,
                 count(one.n_patients), count(one.n_images), count(one.n_positive),
                 _auc(members), _cell(members, "sensitivity"), _cell(members, "specificity"),
             )

@@ -44,11 +44,18 @@ def sums_rows(run: Run) -> list[SumsRow]:
                 told = Cell(told.shown, small="cells too coarse for an interval")
             made.append(
                 SumsRow(
-                    arm, told, decimal(bound, places=4), _cell(rows, "auc"),
+                    arm, told, decimal(bound, places=4), _exact(rows),
                     _cell(rows, "auc_mean_of_sites"), ", ".join(left_out),
                 )
             )  # fmt: skip
     return made
+
+
+def _exact(rows: Sequence[Row]) -> Cell:
+    """The AUC from predictions; a deployed run has none, and what stands in its rows is the one from sums."""
+    if any(row.from_sums for row in rows):
+        return Cell(DASH, why="no prediction left a site")
+    return _cell(rows, "auc")
 
 
 def sums_decision(run: Run) -> Markup | None:

@@ -21,7 +21,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from server.report.estimates import WHY, Estimate, estimate, reason, worst_first
-from server.report.numbers import DASH, count, decimal, interval, mean, precision_for, signed, span
+from server.report.numbers import DASH, at_most, count, decimal, interval, mean, precision_for, signed, span
 from server.report.reading import ALL, IN_FEDERATION, LEAVE_ONE_OUT, Row, Run
 from server.report.sentence import lead_arm
 from server.statistics import Contrast
@@ -97,9 +97,11 @@ def auc_cell(e: Estimate | None) -> Cell:
         return Cell(DASH, why="not in this run")
     if e.auc is None:
         return Cell(DASH, why=e.why or reason(None))
-    if e.low is not None:
-        return Cell(decimal(e.auc), small=interval(e.low, e.high))
-    return Cell(decimal(e.auc), small=next((WHY[row.why] for row in e.rows if row.why in ("coarse", "unplaced")), ""))
+    told = [interval(e.low, e.high)] if e.low is not None else []
+    told += [f"from sums, {at_most(e.bound)}"] if e.bound is not None else []
+    if e.low is None:
+        told += [WHY[row.why] for row in e.rows if row.why in ("coarse", "unplaced")][:1]
+    return Cell(decimal(e.auc), small="; ".join(told))
 
 
 def _cell(rows: tuple[Row, ...], name: str) -> Cell:

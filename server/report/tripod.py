@@ -4,12 +4,16 @@ from __future__ import annotations
 
 __all__ = ["ChecklistRow", "checklist"]
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from server.report.estimates import estimate
-from server.report.numbers import count, decimal, interval
+from server.report.estimates import Estimate, estimate
+from server.report.glossary import GLOSSARY
+from server.report.numbers import at_most, count, decimal, interval
 from server.report.reading import ALL, IN_FEDERATION, LEAVE_ONE_OUT, Run
+from server.report.repairs import KEYS
 from server.report.sentence import lead_arm, lead_protocol
+from server.shift_card import ShiftCard
 
 _ITEMS = (
     ("1", "Title names the study, the people it is for and the outcome"),
@@ -98,8 +102,20 @@ def _data(run: Run) -> dict[str, str]:
         known["8a"] = (
             f"Classes {classes}; positive: {task.get('positive')}. How they were found: the authors must state."
         )
-    known["9b"] = "The image alone; no other predictor enters the model."
-    return known
+    return known | _predictors(crop.get("region") if isinstance(crop, dict) else None)
+
+
+def _predictors(region: object) -> dict[str, str]:
+    """What enters the model; nothing is said where it is not known how images are cropped."""
+    if region == "frame":
+        return {"9b": "The image alone; no other predictor enters the model."}
+    if region != "lesion":
+        return {}
+    return {
+        "9b": "The image, in a crop around the lesion; no other predictor enters the model. A mask or box that came with "
+        "the data decides where the crop lies.",
+        "9c": "The crop rests on a mask or box. Who drew it, and what they knew: the authors must state.",
+    }
 
 
 def _methods(run: Run) -> dict[str, str]:
@@ -134,7 +150,7 @@ def _methods(run: Run) -> dict[str, str]:
     if isinstance(weights, bool):
         known["13"] = f"Classes are {'weighted by their share' if weights else 'not weighted'} in the loss."
     wanted = run.setting("evaluation", "sensitivity")
-    known["12f"] = known["24"] = "None: the models were not updated or recalibrated after evaluation."
+    known["12f"], known["24"] = _updating(run)
     if isinstance(wanted, float):
         known["15"] = (
             f"A probability of the positive class; the threshold is where validation patients of the training centers "
@@ -144,6 +160,22 @@ def _methods(run: Run) -> dict[str, str]:
         dirty = ", with changes that are in no commit" if run.provenance.dirty else ""
         known["18f"] = f"Commit {run.provenance.commit}{dirty}. Where it is kept: the authors must state."
     return known
+
+
+def _updating(run: Run) -> tuple[str, str]:
+    """How models were updated, and where what came of it stands."""
+    none = "None: the models were not updated or recalibrated after evaluation."
+    measured = sorted(
+        {one.repair for one in run.repairs if one.repair in KEYS and one.repair != "none" and not one.why}
+    )
+    if not measured:
+        return none, none
+    kinds = ", ".join(GLOSSARY[KEYS[repair]].name.lower() for repair in measured)
+    how = (
+        f"Tried at unseen centers without labels, beside the unrepaired result: {kinds}; see Repair without labels. No "
+        "other number of this report is of an updated model."
+    )
+    return how, "See Repair without labels."
 
 
 def _results(run: Run) -> dict[str, str]:
@@ -162,22 +194,35 @@ def _results(run: Run) -> dict[str, str]:
     whole = estimate(run, arm, protocol, ALL)
     if whole is not None and whole.auc is not None:
         known["23a"] = (
-            f"{arm}, {protocol}: AUC {decimal(whole.auc)} ({interval(whole.low, whole.high)}); see the tables."
+            f"{arm}, {protocol}: AUC {decimal(whole.auc)} ({interval(whole.low, whole.high)}{_error(whole)}); see the "
+            "tables."
         )
     found = run.across(arm, "auc")
     if found is not None and found.tau is not None and found.i2 is not None:
         known["23b"] = f"τ {decimal(found.tau)} on the logit of AUC, I² {100 * found.i2:.0f} %; see Across centers."
     if run.subgroups:
-        known["14"] = "Performance by group: see Groups of patients. Why these groups: the authors must state."
+        groups = "By group: see Groups of patients. Why these groups: the authors must state."
+        known["23a"] = f"{known['23a']} {groups}" if "23a" in known else groups
     told = ["gray levels and texture by center: see What the shift looks like"] if run.appearances else []
     if run.shift:
-        differ = sorted(card.site for card in run.shift if card.causes)
-        said = f"{', '.join(differ)} {'differs' if len(differ) == 1 else 'differ'}" if differ else "no shift was shown"
-        told.append(f"shift cards: {said}")
+        told.append(f"shift cards: {_who_differs(run.shift)}")
     if told:
         joined = "; ".join(told)
         known["16"] = f"{joined[0].upper()}{joined[1:]}."
     return known
+
+
+def _who_differs(cards: Sequence[ShiftCard]) -> str:
+    """By name; of two centers left to each other, that one of them does."""
+    alone = sorted(card.site for card in cards if card.causes and not card.or_other)
+    pairs = sorted({tuple(sorted((card.site, card.or_other))) for card in cards if card.or_other})
+    parts = [f"{', '.join(alone)} {'differs' if len(alone) == 1 else 'differ'}"] if alone else []
+    parts += [f"{a} or {b} differs, the data cannot tell which" for a, b in pairs]
+    return " and ".join(parts) or "no shift was shown"
+
+
+def _error(whole: Estimate) -> str:
+    return "" if whole.bound is None else f"; from sums, {at_most(whole.bound)}"
 
 
 def _events(observed: int | None) -> str:

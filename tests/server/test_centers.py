@@ -157,7 +157,7 @@ def test_the_report_shows_the_mean_and_a_new_center(tmp_path: Path) -> None:
     bounds = [f"{end:.2f}".removeprefix("0") for end in (found.prediction_low, found.prediction_high)]
     assert auc[4].strip() == "–".join(bounds)
     assert auc[7].strip() == ""
-    assert "published" in assumed[0]
+    assert "assumed" in assumed[0]
     assert ratio[0].strip() == "O/E"
     assert ratio[3].split()[0] == "1.20"
     words = " ".join(" ".join(page.words).split())

@@ -13,7 +13,6 @@ import pytest
 from common.page.drawing import Scale
 from server.report import write_report
 from server.report.decision import _within
-from server.report.glossary import GLOSSARY
 from tests.server.report_folder import Folder
 from tests.server.test_report import Page
 
@@ -63,6 +62,14 @@ def test_a_center_that_differs_comes_first_and_one_with_too_few_says_so(tmp_path
     assert "<b>much</b>" not in html
 
 
+def test_two_centers_that_only_have_each_other_share_the_verdict(tmp_path: Path) -> None:
+    pair = [_CARD | {"site": site, "or_other": other} for site, other in (("a-site", "b-site"), ("b-site", "a-site"))]
+    _, page = read(tmp_path, shift=[*pair, _CARD])
+    words = " ".join(" ".join(page.words).split())
+    assert "acquisition and prevalence, here or at b-site" in words
+    assert "Shift cards: u-systems differs and a-site or b-site differs, the data cannot tell which." in words
+
+
 def test_without_cards_the_page_says_so(tmp_path: Path) -> None:
     html, _ = read(tmp_path)
     assert 'id="cards"' not in html
@@ -94,6 +101,26 @@ def test_sums_are_shown_with_their_largest_error(tmp_path: Path, bound: float, c
     assert paired == {"pooled": ["–", "cells", "too", "coarse"] if coarse else exact, "local": exact}
 
 
+@pytest.mark.parametrize(("bound", "why"), [(0.18, "coarse"), (0.004, "from-sums")])
+def test_what_a_deployed_run_knows_from_sums_is_not_called_exact(tmp_path: Path, bound: float, why: str) -> None:
+    """No prediction left a site: the AUC of all cases is the one from sums, and says how far it may be off."""
+    folder, ends = Folder(tmp_path, seeds=1), ({} if why == "coarse" else {"auc_low": 0.77, "auc_high": 0.85})
+    for site in folder.sites:
+        folder.row("federated", "in-federation", 0, site, folder.sites)
+    told = {"auc": 0.81, "auc_low": None, "auc_high": None, "auc_federated": 0.81, "auc_federated_bound": bound} | ends
+    folder.row("federated", "in-federation", 0, "all", folder.sites, **told, why=why, auc_federated_why=why)
+    html = write_report(folder.write()).read_text(encoding="utf-8")
+    page = Page(html)
+    shown = f"{bound}".removeprefix("0")
+    (row,) = page.tables["sums", "in-federation"][1:]
+    assert row[1].split()[0] == ".810"
+    assert row[3].split() == ["–", "no", "prediction", "left", "a", "site"]
+    for table in ("lead", "measures"):
+        whole = next(cells for cells in page.tables[table, "in-federation"] if cells[0].startswith("All cases"))
+        assert f"from sums, ± {shown}" in " ".join(" ".join(whole).split())
+    assert f"AUC .81</strong> on test patients (from sums, ± {shown}; " in html
+
+
 def test_a_decision_curve_from_sums_is_drawn_and_said(tmp_path: Path) -> None:
     """Means over seeds of the rows' points; share .4 gives the frame its top; no band, and why."""
     points = [
@@ -115,10 +142,3 @@ def test_a_line_that_leaves_the_frame_is_not_drawn_along_its_edge() -> None:
     assert parts[0][-1][0] == pytest.approx(34 + 200 * 0.3)
     assert parts[1][0][0] == pytest.approx(34 + 200 * 0.7)
     assert _within([(0.0, -1.0), (1.0, -1.0)], y) == []
-
-
-def test_every_definition_is_used(tmp_path: Path) -> None:
-    html, _ = read(tmp_path, shift=[_CARD], auc_federated=0.8)
-    unused = {key for key in GLOSSARY if html.count(f'def-{key}"') == 1}
-    assert not unused & {"from_sums", "bound", "mean_of_sites", "paired_sums", "verdict", "acquisition", "prevalence"}
-    assert not unused & {"case_mix", "discrepancy", "two_sample", "frechet"}

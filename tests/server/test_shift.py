@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import MISSING, fields
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,8 +13,9 @@ from scipy import linalg, stats
 from client.shift import Patients
 from common.shift import DESCRIPTORS, ShiftSums
 from server.repairs import Repaired
+from server.results import Row
 from server.shift import compare_centers
-from server.shift_card import Performance, make_cards
+from server.shift_card import make_cards
 from server.shift_features import classify, frechet_distance
 from tests.shift_trials import sums_of
 
@@ -62,6 +65,19 @@ def test_without_shift_few_panels_name_a_cause() -> None:
         sums, reference = sums_of({f"site-{i}": center(1000 * run + i, 40) for i in range(3)}, rng)
         alarms += any(one.verdict != "none" for one in compare_centers(sums, reference, rng=rng, draws=999).values())
     assert alarms < 12
+
+
+def test_the_discrepancys_usual_value_is_that_of_centers_alike() -> None:
+    """Of 60 panels without shift about 3 lie above it; 10 or more have a probability of .001."""
+    above = 0
+    for run in range(60):
+        rng = np.random.default_rng([12, run])
+        sums, reference = sums_of({f"site-{i}": center(1000 + 100 * run + i, 60) for i in range(2)}, rng)
+        one = compare_centers(sums, reference, rng=rng, draws=499)["site-0"]
+        assert one.usual_discrepancy > 0
+        assert (one.statistic["case mix"] > one.usual_discrepancy) == (one.p["case mix"] <= 0.05)
+        above += one.statistic["case mix"] > one.usual_discrepancy
+    assert above < 10
 
 
 def test_two_centers_differ_from_each_other() -> None:
@@ -147,20 +163,79 @@ def test_the_classifier_tells_a_moved_center_and_not_a_like_one() -> None:
 def test_a_card_says_it_in_four_sentences_and_goes_to_json() -> None:
     rng = np.random.default_rng(9)
     sums, reference = sums_of(panel(seen=1.5), rng)
-    did = {"odd": Performance(auc=0.71, auc_reference=0.84, calibration_slope=0.6, calibration_intercept=-0.4)}
-    cards = {card.site: card for card in make_cards(sums, reference, rng=rng, performance=did)}
+    rows = [*(row_of(f"site-{i}", 0.84) for i in range(4)), row_of("odd", 0.71, slope=0.6, intercept=-0.4)]
+    cards = {card.site: card for card in make_cards(sums, reference, rng=rng, rows=rows)}
     odd, other = cards["odd"], cards["site-0"]
     assert odd.verdict == "acquisition"
     assert odd.along[0].name == DESCRIPTORS[2]
     assert odd.how_far.startswith("odd differs from site-0, site-1, site-2 and site-3 (p ")
     assert "SD higher" in odd.along_what
-    assert "AUC is .71 here, .84 at" in odd.what_it_did
+    assert "AUC is .71 here, .84 at site-0, site-1, site-2 and site-3, the mean of theirs" in odd.what_it_did
     assert "slope .60 (1 is right), intercept −.40 (0" in odd.what_it_did
     assert "harmonisation" in odd.what_to_do
     assert other.verdict == "none"
     assert "cannot be told from" in other.how_far
-    assert "not known" in other.what_it_did
+    assert "calibration is not known" in other.what_it_did
     assert json.loads(json.dumps(odd.to_json()))["performance"]["auc"] == 0.71
+
+
+def row_of(
+    site: str,
+    auc: float | None,
+    *,
+    protocol: str = "leave-one-center-out",
+    slope: float | None = None,
+    intercept: float | None = None,
+) -> Row:
+    absent: dict[str, Any] = {field.name: None for field in fields(Row) if field.default is MISSING}
+    about = {"arm": "federated", "protocol": protocol, "seed": 0, "site": site, "held_out": True, "trained_on": ()}
+    return Row(**{**absent, **about, "auc": auc, "calibration_slope": slope, "calibration_intercept": intercept})
+
+
+def test_a_card_reads_the_rows_of_the_centers_it_was_compared_with() -> None:
+    """The odd center is taken out of the others' reference, and so is its AUC."""
+    rng = np.random.default_rng(9)
+    sums, reference = sums_of(panel(seen=1.5), rng)
+    areas = {"site-0": 0.91, "site-1": 0.81, "site-2": 0.77, "site-3": 0.7, "odd": 0.5}
+    rows = [row_of(site, auc) for site, auc in areas.items()]
+    rows += [row_of(site, 0.99, protocol="in-federation") for site in areas]
+    cards = {card.site: card for card in make_cards(sums, reference, rng=rng, rows=rows, trained=["site-0"])}
+    told = cards["site-0"]
+    assert told.against == ("site-1", "site-2", "site-3")
+    assert told.performance.auc_reference == pytest.approx(0.76)
+    assert told.what_it_did.startswith(
+        "AUC is .91 here, .76 at site-1, site-2 and site-3, the mean of theirs (each center under the model that left "
+        "it out, so the models differ; the difference has no interval)"
+    )
+    assert "trained on other patients of this center: AUC and calibration are of another one" in told.which_model
+    assert "had no patient of this center" in cards["odd"].which_model
+    unknown = [*rows[:4], row_of("odd", 0.5)]
+    unknown[1] = row_of("site-1", None)
+    cards = {card.site: card for card in make_cards(sums, reference, rng=rng, rows=unknown)}
+    assert cards["site-0"].performance.auc_reference is None
+    assert "at site-1, site-2 and site-3 it is not known" in cards["site-0"].what_it_did
+
+
+def test_of_two_centers_that_are_left_neither_is_accused_alone() -> None:
+    """The odd one of three leaves first; of two, both cards name the other. With three alike no card does."""
+    rng = np.random.default_rng(9)
+    three = {"a": center(1), "b": center(2, seen=1.0), "c": center(3, seen=-1.5)}
+    cards = {card.site: card for card in make_cards(*sums_of(three, rng), rng=rng)}
+    assert "none" not in [cards[site].verdict for site in "abc"]
+    assert [cards[site].or_other for site in "abc"] == ["b", "a", None]
+    for site in "ab":
+        assert cards[site].how_far.endswith("the data cannot tell which of the two differs.")
+    assert "cannot tell which" not in cards["c"].how_far
+    alike = make_cards(*sums_of({name: center(i) for i, name in enumerate("abc")}, rng), rng=rng)
+    assert [card.or_other for card in alike] == [None] * 3
+
+
+def test_a_center_outside_the_reference_is_not_its_only_references_double() -> None:
+    """A held-out center that differs from the one that trained: that one was compared with nobody, and is not named."""
+    rng = np.random.default_rng(9)
+    sums, reference = sums_of({"trained": center(1), "outside": center(2, seen=1.5)}, rng)
+    (card,) = make_cards(sums, reference, rng=rng, against=["trained"])
+    assert (card.site, card.verdict, card.or_other) == ("outside", "acquisition", None)
 
 
 def test_a_card_names_what_the_advised_repair_gave() -> None:

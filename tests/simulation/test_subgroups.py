@@ -12,7 +12,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from client.site import Site
-from simulation.subgroups import OTHER, UNKNOWN, groups
+from server.results import Subgroup
+from simulation.evidence import Cases, Judge
+from simulation.subgroups import OTHER, UNKNOWN, groups, subgroup_rows
 from tests.conftest import Compared
 
 
@@ -57,6 +59,54 @@ def test_no_group_is_smaller_than_the_policy_allows(cases: list[tuple[str | None
     assert all(len(set(here.patients[rows].tolist())) >= smallest for rows in found.values())
     together = sorted(row for rows in found.values() for row in rows.tolist())
     assert together in ([], list(range(len(values))))
+
+
+def measured(labels: list[int], levels: list[str], patients: list[int], *, smallest: int = 5) -> dict[str, Subgroup]:
+    """The groups of a center with one covariate, its scores drawn from a named seed."""
+    positive = np.random.default_rng(3).random(len(labels))
+    here = SimpleNamespace(
+        patients=np.array(patients),
+        labels=np.array(labels),
+        policy=SimpleNamespace(smallest_group=smallest),
+        covariates={"birads": levels},
+        devices=[None] * len(labels),
+    )
+    cases = SimpleNamespace(
+        sites={"a": here},
+        tested=lambda *_: np.arange(len(labels)),
+        scores=lambda *_: np.stack([1 - positive, positive], axis=1),
+        experiment=SimpleNamespace(task=SimpleNamespace(positive_index=1)),
+    )
+    judge = SimpleNamespace(arm="federated", protocol="leave-one-center-out", seed=0)
+    return {group.level: group for group in subgroup_rows(cast(Cases, cases), cast(Judge, judge), "a", 0.5)}
+
+
+def test_a_number_needs_five_patients_of_the_class_it_is_about() -> None:
+    """Four patients with six positive images of forty are no AUC, and their number is not told."""
+    labels = [1] * 6 + [0] * 34 + [1] * 20 + [0] * 20
+    levels, patients = ["3"] * 40 + ["4"] * 40, [1, 1, 2, 2, 3, 4, *range(5, 79)]
+    for smallest in (1, 5):
+        found = measured(labels, levels, patients, smallest=smallest)
+        few, enough = found["3"], found["4"]
+        assert (few.auc, few.auc_low, few.sensitivity, few.n_positive) == (None, None, None, None)
+        assert few.why == "few-of-a-class"
+        assert few.specificity is not None
+        assert enough.auc is not None
+        assert enough.n_positive == 20
+    assert measured(labels, levels, patients, smallest=21)["4"].auc is None
+
+
+def test_a_group_of_one_class_says_so() -> None:
+    found = measured([0] * 10 + [0, 1] * 10, ["2"] * 10 + ["4"] * 20, list(range(30)))
+    assert (found["2"].why, found["2"].n_positive) == ("one-class", 0)
+
+
+def test_groups_that_share_patients_say_so() -> None:
+    """Every patient with a left and a right picture is in both groups."""
+    both = measured([0, 1] * 20, ["left", "right"] * 20, [i // 2 for i in range(40)])
+    assert [group.shares_patients for group in both.values()] == [True, True]
+    apart = measured([0, 1] * 20, ["left"] * 20 + ["right"] * 20, list(range(40)))
+    assert [group.shares_patients for group in apart.values()] == [False, False]
 
 
 def test_a_comparisons_groups_add_up_to_its_rows(compared: Compared) -> None:
