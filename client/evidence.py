@@ -100,7 +100,7 @@ def stage_sums(site: Site, rows: Rows, scores: Scores, order: EvaluateOrder, *, 
         case "placements":
             influence, logistic = influence_of(task, *cases, placing=order.placing, smallest=smallest)
             return StageSums(influence=influence, logistic=logistic)
-        case "progress" | "looks":
+        case "progress" | "looks" | "shift-moments" | "shift-sums":
             return StageSums()
 
 

@@ -25,12 +25,13 @@ from common.influence import Others
 from common.logistic import Start
 from common.private_orders import PrivateOrder, PrivateReport
 from common.repair_orders import LooksSums, Repair, RepairOrder
+from common.shift_orders import SentMoments, SentSums, ShiftOrder
 from common.tasks import Task
 
 _STRICT = ConfigDict(extra="forbid")
 
 Part = Literal["train", "val", "test"]
-Stage = Literal["progress", "first-pass", "counts", "placements", "looks"]
+Stage = Literal["progress", "first-pass", "counts", "placements", "looks", "shift-moments", "shift-sums"]
 
 
 @checked(frozen=True, config=_STRICT)
@@ -114,7 +115,7 @@ class EvaluateOrder:
     pass for histograms over the fixed grid; `counts` for sums, and histograms between `edges`; `placements` for
     influence and calibration sums as `placing` says (None: the site is not in this question). `looks` asks how the
     parts' crops look, and for nothing else: no case is scored. With `repair` the site mends its pictures and answers by
-    it, beside the rest.
+    it, beside the rest. `shift-moments` and then `shift-sums` ask for what `shift` says, and for nothing else.
     """
 
     run: str
@@ -131,6 +132,7 @@ class EvaluateOrder:
     edges: tuple[tuple[float, ...], ...] = ()
     placing: tuple[Placing | None, ...] = ()
     repair: RepairOrder | None = None
+    shift: ShiftOrder | None = None
 
 
 @checked(frozen=True, config=_STRICT)
@@ -141,8 +143,8 @@ class PartReport:
     a part without cases is not in the report at all. `sums` is an `EvaluationSums`, `histograms` and `influence` hold a
     `ScoreHistogram` and `InfluenceSums` for each question, `logistic` is a `LogisticSums`, each as its `to_json` writes
     it. In a secure evaluation these four are not in the report: they leave the site only under masks (`common.masks`).
-    `looks` answers the stage of that name; `repairs` the order to mend, and is empty where the site's numbers stay
-    there.
+    `looks`, `shift_moments` and `shift_sums` answer the stages of these names; `repairs` the order to mend, and is
+    empty where the site's numbers stay there.
     """
 
     n_images: int | None
@@ -162,6 +164,8 @@ class PartReport:
     logistic: dict[str, Any] | None = None
     looks: LooksSums | None = None
     repairs: tuple[Repair, ...] = ()
+    shift_moments: SentMoments | None = None
+    shift_sums: SentSums | None = None
 
 
 @checked(frozen=True, config=_STRICT)

@@ -45,8 +45,8 @@ def no_case(order: EvaluateOrder) -> StageSums:
                 influence=tuple(None if how is None else InfluenceSums.zero(how.center) for how in order.placing),
                 logistic=LogisticSums.of([], [], start=starts[-1]) if starts else None,
             )
-        case "progress" | "looks":
-            raise BadInput("an evaluation for progress or looks sums nothing under masks; ask for another stage")
+        case "progress" | "looks" | "shift-moments" | "shift-sums":
+            raise BadInput("an evaluation for progress, looks or shift sums nothing under masks; ask for another stage")
 
 
 def _empty(edges: list[float] | tuple[float, ...], *, placed: bool = False) -> ScoreHistogram:

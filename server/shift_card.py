@@ -41,11 +41,11 @@ class ShiftCard:
 
     `shares` and `shares_reference` of each class among patients; `along` the three descriptors that differ most.
     `discrepancy` is the squared maximum mean discrepancy of the features. `why` tells why there is no comparison, and
-    then nothing but the site and its number of patients is there.
+    then nothing but the site and, where it is known, its number of patients is there.
     """
 
     site: str
-    n_patients: int
+    n_patients: int | None
     against: tuple[str, ...] = ()
     verdict: str | None = None
     causes: tuple[str, ...] = ()

@@ -2,6 +2,10 @@
 
 The model is the federated one of the first seed that all training centers share, and the cases are those that it did
 not learn from (val and test patients; every patient of a held-out site): features of learned cases lie elsewhere.
+
+Here one process holds every site and there is no secret to keep, so multipliers come from the experiment's seed, and a
+comparison gives the same bytes wherever its sites lie. A site that answers messages has multipliers of its own
+(`client.multipliers`).
 """
 
 from __future__ import annotations
@@ -24,9 +28,10 @@ from common.randomness import derive
 from server.repairs import Repaired
 from server.results import Row
 from server.shift import make_reference
-from server.shift_card import Performance, ShiftCard, make_cards
+from server.shift_card import ShiftCard, make_cards
+from server.shift_panel import performance
 from simulation.models import finished_model
-from simulation.plan import IN_FEDERATION, LEAVE_ONE_OUT, ModelPlan
+from simulation.plan import IN_FEDERATION, ModelPlan
 
 
 def shift_cards(
@@ -80,7 +85,7 @@ def cards_of(
         rng=derive(experiment.seed, "shift", "server"),
         positive=task.positive_index,
         against=trainers,
-        performance={name: _performance(name, rows) for name in sums},
+        performance={name: performance(name, rows) for name in sums},
         repairs=repairs,
     )
     return tuple((bare | {card.site: card for card in cards}).values())
@@ -98,24 +103,3 @@ def _patients(run: Path, plan: ModelPlan, experiment: Experiment, site: Site) ->
         patients=site.patients[rows],
         positive=experiment.task.positive_index,
     )
-
-
-def _performance(name: str, rows: Sequence[Row]) -> Performance:
-    """Means over seeds of the federated rows that held the center out, else of its rows in-federation."""
-    mine = [row for row in rows if row.arm == "federated" and row.site != "all" and row.auc is not None]
-    for protocol in (LEAVE_ONE_OUT, IN_FEDERATION):
-        here = [row for row in mine if row.protocol == protocol and row.site == name]
-        if here:
-            others = [row for row in mine if row.protocol == protocol and row.site != name]
-            return Performance(
-                auc=_mean([row.auc for row in here]),
-                auc_reference=_mean([row.auc for row in others]),
-                calibration_slope=_mean([row.calibration_slope for row in here]),
-                calibration_intercept=_mean([row.calibration_intercept for row in here]),
-            )
-    return Performance()
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known and len(known) == len(values) else None

@@ -172,7 +172,8 @@ def _results(run: Run) -> dict[str, str]:
     told = ["gray levels and texture by center: see What the shift looks like"] if run.appearances else []
     if run.shift:
         differ = sorted(card.site for card in run.shift if card.causes)
-        said = f"{', '.join(differ)} {'differs' if len(differ) == 1 else 'differ'}" if differ else "no shift was shown"
+        none = "no shift was shown" if any(card.verdict for card in run.shift) else "no center could be compared"
+        said = f"{', '.join(differ)} {'differs' if len(differ) == 1 else 'differ'}" if differ else none
         told.append(f"shift cards: {said}")
     if told:
         joined = "; ".join(told)
