@@ -207,7 +207,7 @@ def test_an_array_comes_back_to_the_bit(array: np.ndarray) -> None:
     ],
 )
 def test_a_torn_array_is_refused(spoiled: dict[str, Any]) -> None:
-    with pytest.raises(BadInput, match="^message: "):
+    with pytest.raises(BadInput, match=r"^message: "):
         parse(Packed, spoiled, where="message")
 
 
