@@ -97,14 +97,14 @@ def _ask(federation: Federation, roster: Roster, experiment: Experiment, weights
         mending = ask_looks(federation, experiment, val, tuple(roster.train), val=first.shares)
     evaluated = federation.evaluate(last, _orders(own, roster, experiment, mending), weights)
     together = pooling.together(own, evaluated, roster.train)
-    shift = ask_shift(federation, experiment, roster, weights, val)
     failures = {
         **failures,
         **(mending.failures if mending else {}),
         **evaluated.failures,
         **(together.failures if together else {}),
-        **shift.failures,
     }
+    shift = ask_shift(federation, experiment, roster, weights, val, lost=failures)
+    failures |= shift.failures
     return _Found(first, mending, evaluated, together, shift, failures)
 
 

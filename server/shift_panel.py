@@ -42,16 +42,35 @@ class Told:
 
 
 def ask_shift(
-    federation: Federation, experiment: Experiment, roster: Roster, weights: Weights, order: EvaluateOrder
+    federation: Federation,
+    experiment: Experiment,
+    roster: Roster,
+    weights: Weights,
+    order: EvaluateOrder,
+    *,
+    lost: Collection[str] = (),
 ) -> Told:
     """Two messages to each site, as `order` names the run, about the patients that did not train.
 
     Nobody is asked where training is private or sums leave under masks alone (`no_looks`), or at a single site; the
-    second message goes to sites with moments alone, and to none where they share no class.
+    second message goes to sites with moments alone, and to none where they share no class. The `lost` sites, which
+    gave no answer before, would only let everybody wait once more.
     """
-    asked = {site: replace(order, parts={_PART: parts}) for site, parts in _parts(roster, experiment).items()}
-    if no_looks(experiment) is not None or len(asked) < 2:
+    every = {site: replace(order, parts={_PART: parts}) for site, parts in _parts(roster, experiment).items()}
+    if no_looks(experiment) is not None or len(every) < 2:
         return Told()
+    asked = {site: one for site, one in every.items() if site not in lost}
+    found = _both_rounds(federation, experiment, roster, weights, asked) if asked else Told()
+    return replace(found, without={**dict.fromkeys(set(every) - set(asked), "no-answer"), **found.without})
+
+
+def _both_rounds(
+    federation: Federation,
+    experiment: Experiment,
+    roster: Roster,
+    weights: Weights,
+    asked: Mapping[str, EvaluateOrder],
+) -> Told:
     first = _ask(federation, asked, "shift-moments", ShiftOrder(experiment.seed), weights)
     moments, without, failures = _moments(first, asked, classes=len(experiment.task.classes))
     reference = _reference(moments, roster.train, seed=experiment.seed)

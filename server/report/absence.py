@@ -47,9 +47,9 @@ def absences(run: Run, *, files_absent: int, learning: bool, pictures: bool) -> 
 def _no_cards(run: Run) -> str:
     """Why nobody was asked for the sums that they need."""
     if run.setting("privacy", "kind") not in (None, "none"):
-        return reason("private-training")
+        return "the sums that they need are in no privacy budget"
     if run.setting("evaluation", "secure") is True:
-        return reason("masked-only")
+        return "the sums that they need are not asked for where sums leave under masks"
     return "no sums about the centers' images were compared"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, replace
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from simulation.__main__ import main
 from simulation.sources import open_sites
 from tests.experiments import experiment_table, write_experiment
 from tests.faults.small_sites import write_site
+from tests.server.report_folder import Folder
 
 SIZES = {"ash": 64, "birch": 80, "yew": 28}
 CASES = {"ash": ("val", "test"), "birch": ("val", "test"), "yew": ("train", "val", "test")}
@@ -135,13 +137,13 @@ class Sites:
     train = exchange = evaluate
 
 
-def ask(there: Sites, **changes: Any) -> Told:
+def ask(there: Sites, *, lost: tuple[str, ...] = (), **changes: Any) -> Told:
     experiment = parse(Experiment, experiment_table([Path("ash")]), where="test")
     experiment = replace(experiment, **changes)
     order = evaluate_order(experiment, {"val": ("val",)}, run="r", round_number=1)
     cards = {n: SiteCard(n, "train", experiment.task, {}, 9, "") for n in there.sites}
     roster = Roster({n: c for n, c in cards.items() if n != "yew"}, {n: c for n, c in cards.items() if n == "yew"})
-    return ask_shift(there, experiment, roster, _weights(), order)  # type: ignore[arg-type]
+    return ask_shift(there, experiment, roster, _weights(), order, lost=lost)  # type: ignore[arg-type]
 
 
 def _weights() -> Weights:
@@ -222,12 +224,33 @@ def test_nobody_is_asked_where_sums_are_in_no_budget_or_masked(tmp_path: Path) -
     assert ask(there, evaluation=replace(_tiny().evaluation, secure=True)) == Told()
     assert there.asked == []
     assert ask(Sites(tmp_path / "ash")) == Told(), "a single site has nobody to be compared with"
+    lost = ask(there, lost=("birch",))
+    assert (set(lost.sums), lost.without) == ({"ash", "yew"}, {"birch": "no-answer"})
+    assert {site for _, sites in there.asked for site in sites} == {"ash", "yew"}
+    assert ask(there, lost=tuple(SIZES)).without == dict.fromkeys(SIZES, "no-answer")
 
 
 def test_a_leave_one_out_run_asks_training_sites_for_val_patients_alone(tmp_path: Path) -> None:
     there = Sites(*(write(tmp_path / name, images=112) for name in SIZES))
     found = ask(there, protocol="leave-one-center-out")
     assert {site: one.patients for site, one in found.sums.items()} == {"ash": 28, "birch": 28, "yew": 112}
+
+
+@pytest.mark.parametrize(
+    ("config", "why"),
+    [
+        ({"privacy": {"kind": "patient"}}, "the sums that they need are in no privacy budget"),
+        ({"evaluation": {"secure": True}}, "the sums that they need are not asked for where sums leave under masks"),
+        ({}, "no sums about the centers' images were compared"),
+    ],
+)
+def test_a_page_without_cards_says_why(tmp_path: Path, config: dict[str, Any], why: str) -> None:
+    run = Folder(tmp_path / "run", seeds=1).comparison().write()
+    results = read_json(run / "results.json")
+    results["config"] |= config
+    (run / "results.json").write_text(json.dumps(results), encoding="utf-8")
+    html = unescape(write_report(run).read_text(encoding="utf-8"))
+    assert f"There are no shift cards: {why}." in html
 
 
 def test_a_center_without_rows_has_no_performance() -> None:
