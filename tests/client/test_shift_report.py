@@ -154,6 +154,18 @@ def test_policy_and_small_groups_keep_everything_back(tmp_path: Path) -> None:
         assert not (site.state / "shift.key").exists()
 
 
+def test_a_class_of_few_patients_keeps_its_site_back_and_an_absent_one_does_not(tmp_path: Path) -> None:
+    site = opened(tmp_path / "ash", smallest_group=5)
+    rows = site.rows("val", "test")
+    for positives, why in ((0, None), (1, "suppressed"), (4, "suppressed"), (5, None)):
+        labels = np.zeros_like(site.labels)
+        labels[rows[:positives]] = 1
+        part = moments(replace(site, labels=labels, positive=labels == 1))
+        assert part.why == why
+        if part.shift_moments is not None:
+            assert part.shift_moments.counts.array.tolist() == [32 - positives, positives]
+
+
 def test_these_answers_are_counted_and_once(tmp_path: Path) -> None:
     site = opened(tmp_path / "ash", evaluations_per_run=2)
     about = reference_of(moments(site))
