@@ -124,7 +124,7 @@ def stage_sums(site: Site, rows: Rows, scores: Scores, order: EvaluateOrder, *, 
             return StageSums(sums, counted)
         case "placements":
             return influence_of(task, *cases, placing=order.placing, smallest=smallest)
-        case "progress" | "looks":
+        case "progress" | "looks" | "shift-moments" | "shift-sums":
             return StageSums()
 
 

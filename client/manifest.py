@@ -19,7 +19,7 @@ from common.tasks import Task
 _STRICT = ConfigDict(extra="forbid")
 
 Role = Literal["train", "held-out"]
-Sends = Literal["numbers", "sums", "masked-sums"]
+Sends = Literal["numbers", "sums", "masked-sums", "shift-sums"]
 CovariateKind = Literal["number", "yes-no", "category"]
 
 _HEADER = """\
@@ -38,7 +38,8 @@ class Policy:
     `privacy_required`: the site trains with privacy or not at all, and tells of its size no more than
     `nominal_patients`; `smallest_group`: numbers about fewer patients do not leave (`client.evidence` keeps to it in
     evaluations); `evaluation_sends`: what an evaluation may send (`client.sent` logs what it did): the site's own
-    `numbers`, `sums` about them that the server reads, and `masked-sums` of which it reads only the total over sites;
+    `numbers`, `sums` about them that the server reads, `masked-sums` of which it reads only the total over sites, and
+    `shift-sums` by which it compares how patients look from site to site (`client.shift_report`);
     `evaluations_per_run`, `evaluations_in_all`: how many evaluations a training site answers (`client.evaluations`
     counts); `code`: only what is installed at the site may run.
     """
@@ -47,7 +48,7 @@ class Policy:
     epsilon_cap: Annotated[float, Field(gt=0)] = 8.0
     privacy_required: bool = False
     smallest_group: Annotated[int, Field(ge=1)] = 5
-    evaluation_sends: tuple[Sends, ...] = ("numbers", "sums", "masked-sums")
+    evaluation_sends: tuple[Sends, ...] = ("numbers", "sums", "masked-sums", "shift-sums")
     evaluations_per_run: Annotated[int, Field(ge=0)] = 500
     evaluations_in_all: Annotated[int, Field(ge=0)] = 5000
     code: Literal["installed"] = "installed"

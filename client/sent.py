@@ -10,6 +10,7 @@ from __future__ import annotations
 __all__ = ["log_report", "log_sealed"]
 
 import json
+import math
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -24,7 +25,7 @@ from common.files import sha256_bytes
 from common.orders import EvaluateOrder, EvaluateReport, PartReport
 from common.sums_orders import Terms
 
-_SUMS = ("sums", "histograms", "influence", "logistic", "looks")
+_SUMS = ("sums", "histograms", "influence", "logistic", "looks", "shift_moments", "shift_sums")
 _LOG = "sent.jsonl"
 
 
@@ -63,6 +64,8 @@ def _numbers(value: Any) -> int:
             return 0
         case int() | float():
             return 1
+        case {"kind": str(), "shape": [*shape], "text": str()}:
+            return math.prod(shape)
         case Mapping():
             return sum(_numbers(one) for one in value.values())
         case Sequence():

@@ -159,6 +159,7 @@ def answer_evaluate(
     """
     from client.evidence import report_looks
     from client.sent import log_report
+    from client.shift_report import report_shift
 
     began = time.monotonic()
     use_threads(order.threads)
@@ -169,6 +170,8 @@ def answer_evaluate(
         rows = site.rows(*splits)
         if len(rows) and order.stage == "looks":
             parts[name] = report_looks(site, rows, site_crops(site, order.crop)[rows], order)
+        elif len(rows) and order.stage in ("shift-moments", "shift-sums"):
+            parts[name] = report_shift(site, rows, order, weights)
         elif len(rows):
             parts[name] = _report_scored(site, rows, order, weights, part=name)
     seconds = None if site.policy.privacy_required else round(time.monotonic() - began, 3)

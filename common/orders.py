@@ -26,12 +26,13 @@ from common.influence import Others
 from common.logistic import Start
 from common.private_orders import PrivateOrder, PrivateReport
 from common.repair_orders import LooksSums, Repair, RepairOrder
+from common.shift_orders import SentMoments, SentSums, ShiftOrder
 from common.tasks import Task
 
 _STRICT = ConfigDict(extra="forbid")
 
 Part = Literal["train", "val", "test"]
-Stage = Literal["progress", "first-pass", "counts", "placements", "looks"]
+Stage = Literal["progress", "first-pass", "counts", "placements", "looks", "shift-moments", "shift-sums"]
 
 
 @checked(frozen=True, config=_STRICT)
@@ -115,8 +116,8 @@ class EvaluateOrder:
     pass for histograms over the fixed grid; `counts` for sums, and histograms between `edges`; `placements` for
     influence and calibration sums as `placing` says (None: the site is not in this question). `looks` asks how the
     parts' crops look, and for nothing else: no case is scored. With `repair` the site mends its pictures and answers by
-    it, beside the rest. In a secure evaluation a site `apart` is in no total, so that it tells by itself what follows
-    from its counts.
+    it, beside the rest. `shift-moments` and then `shift-sums` ask for what `shift` says, and for nothing else. In a
+    secure evaluation a site `apart` is in no total, so that it tells by itself what follows from its counts.
     """
 
     run: str
@@ -134,6 +135,7 @@ class EvaluateOrder:
     placing: tuple[Placing | None, ...] = ()
     repair: RepairOrder | None = None
     apart: bool = False
+    shift: ShiftOrder | None = None
 
 
 @checked(frozen=True, config=_STRICT)
@@ -146,9 +148,8 @@ class PartReport:
     it; with more than two classes `macro` is a `MacroSums`. In a secure evaluation these five are not in the report:
     they leave the site only under masks (`common.masks`). `by_class`: with more than two classes each against the rest.
     What follows from counts, from `sensitivity` to `log_oe_variance` (`common.observed`), is there where a site's
-    counts were asked for, unless they leave under masks as part of a total. `looks` answers the stage of that name;
-    `repairs` the order to mend, and is empty where the site's numbers stay
-    there.
+    counts were asked for, unless they leave under masks as part of a total. `looks`, `shift_moments` and `shift_sums`
+    answer the stages of these names; `repairs` the order to mend, and is empty where the site's numbers stay there.
     """
 
     n_images: int | None
@@ -177,6 +178,8 @@ class PartReport:
     repairs: tuple[Repair, ...] = ()
     macro: dict[str, Any] | None = None
     by_class: tuple[ClusteredAuc, ...] = ()
+    shift_moments: SentMoments | None = None
+    shift_sums: SentSums | None = None
 
 
 @checked(frozen=True, config=_STRICT)

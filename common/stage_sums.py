@@ -50,8 +50,8 @@ def no_case(order: EvaluateOrder) -> StageSums:
                 logistic=LogisticSums.of([], [], start=starts[-1]) if starts else None,
                 macro=MacroSums.zero(len(order.placing)) if len(order.placing) > 1 else None,
             )
-        case "progress" | "looks":
-            raise BadInput("an evaluation for progress or looks sums nothing under masks; ask for another stage")
+        case "progress" | "looks" | "shift-moments" | "shift-sums":
+            raise BadInput("an evaluation for progress, looks or shift sums nothing under masks; ask for another stage")
 
 
 def _empty(edges: list[float] | tuple[float, ...], *, placed: bool = False) -> ScoreHistogram:

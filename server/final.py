@@ -1,7 +1,7 @@
 """The last evaluation of a federated run: lock the threshold, ask every site, write `results.json`. Sums only.
 
 A first pass over the training sites' val cases gives threshold and bins, then every site numbers its test cases, and
-the training sites place theirs among everybody's.
+the training sites place theirs among everybody's. Last, all are asked how their patients look, for the shift cards.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from server.records import Records, read_records
 from server.repairs import Repaired, repaired_rows
 from server.results import Row, by_class, write_results
 from server.rounds import Evaluated, Federation, Outcome, Roster, evaluate_order, training_sizes
+from server.shift_panel import Told, ask_shift, panel
 from server.spending import spending
 
 _EVERY: tuple[Part, ...] = ("train", "val", "test")
@@ -55,7 +56,7 @@ def evaluate_finally(
     rows = _rows(found, roster, experiment)
     if not rows:
         raise RunFailed("no site evaluated the final model; see the failures in records.jsonl")
-    cards = {**roster.train, **roster.held_out}
+    cards, repairs = {**roster.train, **roster.held_out}, _repairs(found, roster, experiment)
     write_results(
         folder,
         config=tomllib.loads((folder / "config.toml").read_text(encoding="utf-8")),
@@ -67,7 +68,8 @@ def evaluate_finally(
         ),
         rows=rows,
         contrasts=[],
-        repairs=_repairs(found, roster, experiment),
+        shift=panel(found.shift, experiment, trainers=roster.train, rows=rows, repairs=repairs),
+        repairs=repairs,
         privacy=spending(read_records(records.path), experiment),
     )
 
@@ -80,6 +82,7 @@ class _Found:
     mending: Mending | None
     evaluated: Evaluated
     together: Together | None
+    shift: Told
     failures: Mapping[str, str]
 
 
@@ -100,7 +103,9 @@ def _ask(federation: Federation, roster: Roster, experiment: Experiment, weights
         **evaluated.failures,
         **(together.failures if together else {}),
     }
-    return _Found(first, mending, evaluated, together, failures)
+    shift = ask_shift(federation, experiment, roster, weights, val, lost=failures)
+    failures |= shift.failures
+    return _Found(first, mending, evaluated, together, shift, failures)
 
 
 def _orders(

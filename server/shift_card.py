@@ -31,14 +31,15 @@ class Along:
 class ShiftCard:
     """One center. `p` is adjusted over all centers and axes, by axis and the smallest of them; sentences are whole.
 
-    `or_other`: the one center left to compare with, where it may as well be that one which differs. `shares` and `shares_reference` of each class among patients; `along` the three descriptors that differ most.
-    `discrepancy` is the squared maximum mean discrepancy of the features; 95 % of draws without shift stay below
-    `discrepancy_usual`. `why` tells why there is no comparison, and
-    then nothing but the site and its number of patients is there.
+    `or_other`: the one center left to compare with, where it may as well be that one which differs. `shares` and
+    `shares_reference` of each class among patients; `along` the three descriptors that differ most. `discrepancy` is
+    the squared maximum mean discrepancy of the features; 95 % of draws without shift stay below `discrepancy_usual`.
+    `why` tells why there is no comparison, and then nothing but the site and, where it is known, its number of patients
+    is there.
     """
 
     site: str
-    n_patients: int
+    n_patients: int | None
     against: tuple[str, ...] = ()
     or_other: str | None = None
     verdict: str | None = None

@@ -2,6 +2,10 @@
 
 The model is the federated one of the first seed that all training centers share, and the cases are those that it did
 not learn from (val and test patients; every patient of a held-out site): features of learned cases lie elsewhere.
+
+Here one process holds every site and there is no secret to keep, so multipliers come from the experiment's seed, and a
+comparison gives the same bytes wherever its sites lie. A site that answers messages has multipliers of its own
+(`client.multipliers`).
 """
 
 from __future__ import annotations

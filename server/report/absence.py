@@ -25,7 +25,7 @@ def absences(run: Run, *, files_absent: int, learning: bool, pictures: bool) -> 
     if not run.contrasts:
         notes.append("No contrast between arms was computed.")
     if not run.shift:
-        notes.append("There are no shift cards: no sums about the centers' images were compared.")
+        notes.append(f"There are no shift cards: {_no_cards(run)}.")
     if not run.repairs:
         notes.append("Repair without labels was not measured: it is not asked for, or no center is unseen.")
     if not run.subgroups:
@@ -42,6 +42,15 @@ def absences(run: Run, *, files_absent: int, learning: bool, pictures: bool) -> 
     if not run.appearances:
         notes.append("What the centers' images look like was not recorded.")
     return notes + _nulls(run) + _unknown(run)
+
+
+def _no_cards(run: Run) -> str:
+    """Why nobody was asked for the sums that they need."""
+    if run.setting("privacy", "kind") not in (None, "none"):
+        return "the sums that they need are in no privacy budget"
+    if run.setting("evaluation", "secure") is True:
+        return "the sums that they need are not asked for where sums leave under masks"
+    return "no sums about the centers' images were compared"
 
 
 def _nulls(run: Run) -> list[str]:

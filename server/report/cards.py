@@ -45,7 +45,7 @@ def cards(run: Run) -> list[Card]:
 def _card(one: ShiftCard, run: Run) -> Card:
     if one.verdict is None:
         why = "fewer patients than a comparison needs" if one.why == "too-few" else reason(one.why)
-        return Card(one.site, str(one.n_patients), "", why, (), ())
+        return Card(one.site, "–" if one.n_patients is None else str(one.n_patients), "", why, (), ())
     verdict = "no shift shown" if one.verdict == "none" else " and ".join(one.causes) or one.verdict
     verdict += f", here or at {one.or_other}" if one.or_other else ""
     sentences = (

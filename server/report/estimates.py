@@ -26,6 +26,8 @@ WHY = {
     "unplaced": "a center was lost between the counts and the placements: no interval from counts alone",
     "private-training": "the sums that it needs are in no privacy budget",
     "masked-only": "the sums that it needs are not asked for where sums leave under masks",
+    "no-answer": "the center gave no answer that can be read",
+    "no-comparison": "no other center can be compared with it",
     "no-reference": "no training center told the sums that it needs",
     "other-crops": "the training centers' crops are of another size",
     "no-batch-norm": "the model has no batch normalisation",

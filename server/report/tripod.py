@@ -218,7 +218,8 @@ def _who_differs(cards: Sequence[ShiftCard]) -> str:
     pairs = sorted({tuple(sorted((card.site, card.or_other))) for card in cards if card.or_other})
     parts = [f"{', '.join(alone)} {'differs' if len(alone) == 1 else 'differ'}"] if alone else []
     parts += [f"{a} or {b} differs, the data cannot tell which" for a, b in pairs]
-    return " and ".join(parts) or "no shift was shown"
+    none = "no shift was shown" if any(card.verdict for card in cards) else "no center could be compared"
+    return " and ".join(parts) or none
 
 
 def _error(whole: Estimate) -> str:

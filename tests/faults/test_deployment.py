@@ -31,7 +31,7 @@ NAMES = ("alpha", "beta", "gamma")
 @pytest.fixture(scope="module")
 def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     base = tmp_path_factory.mktemp("deployment")
-    write_sites(base / "sites", NAMES)
+    write_sites(base / "sites", NAMES, images=64)
     with deployment_in(base) as made:
         yield made
 
@@ -69,6 +69,8 @@ def test_a_deployment_gives_the_weights_of_the_in_process_grid(clients: Deployme
     told = [read_json(folder / "results.json") for folder in (near, far)]
     assert told[0]["rows"] == told[1]["rows"]
     assert told[0]["repairs"] == told[1]["repairs"]
+    assert told[0]["shift"] == told[1]["shift"]
+    assert {card["site"]: card["why"] for card in told[1]["shift"]} == dict.fromkeys(NAMES)
     assert {row["site"] for row in told[1]["repairs"]} == {"gamma"}
 
 
