@@ -36,7 +36,6 @@ WHY = {
     "one-center": "one center: nothing to compare it with",
     "two-centers": "two centers: no degree of freedom is left to predict a third",
     "constant": "every score is the same, so no slope can be estimated",
-    "multi-class": "several classes: AUC is a mean over classes and has no interval",
     "no-threshold": "no threshold could be locked: no validation case is positive",
     "from-sums": "only sums left the sites, so what needs single predictions is not known",
     "separated": "the scores separate the classes completely, so no slope can be estimated",

@@ -85,7 +85,6 @@ def test_every_reason_has_words() -> None:
     found = reasons()
     known = {
         "from-sums",
-        "multi-class",
         "no-threshold",
         "constant",
         "one-class",

@@ -89,7 +89,7 @@ def test_the_panel_over_messages_is_that_of_the_sites_sums(finished: tuple[Path,
         for name, site in sites.items()
     }
     rng = derive(experiment.seed, "shift", "server")
-    expected = make_cards(sums, reference, rng=rng, against=["ash", "birch"])
+    expected = make_cards(sums, reference, rng=rng, against=["ash", "birch"], trained=["ash", "birch"])
     assert [card["site"] for card in results["shift"]] == ["ash", "birch", "yew"]
     assert [card["n_patients"] for card in results["shift"]] == [32, 40, 28]
     for found, card in zip(results["shift"], json.loads(json.dumps([asdict(one) for one in expected])), strict=True):

@@ -40,8 +40,8 @@ def test_messages_tell_of_no_patient_and_no_place(tmp_path: Path, sites: list[Pa
     seen: list[bytes] = []
     grid = LocalGrid(client_app, sites, on_message=lambda message: seen.append(on_the_wire(message)))
     server_app(grid, Context(1, 1, {}, RecordDict(), {"run-folder": str(tmp_path / "run")}))
-    # roster 2 · 2, training 2 rounds · 2 · 2, evaluation (2 rounds + val + test + placements) · 2 · 2
-    assert len(seen) == 4 + 8 + 20
+    # roster 2 · 2, training 2 rounds · 2 · 2, evaluation (2 rounds + val + test + placements) · 2 · 2, shift 2 · 2
+    assert len(seen) == 4 + 8 + 20 + 4
     secrets = [b"private-place", b"000000", str(tmp_path).encode()]
     for site in sites:
         with (site / "cases.csv").open(encoding="utf-8") as file:
