@@ -97,7 +97,7 @@ def test_every_reason_has_words() -> None:
     assert not [text for text in WHY.values() if CODE.fullmatch(text)]
 
 
-@pytest.mark.parametrize("why", ["from-sums", "multi-class", "no-threshold", "constant"])
+@pytest.mark.parametrize("why", ["from-sums", "no-threshold", "constant"])
 def test_no_code_reaches_the_page(tmp_path: Path, why: str) -> None:
     folder = Folder(tmp_path, seeds=1)
     for site in (*folder.sites, "all"):
