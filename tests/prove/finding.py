@@ -27,14 +27,15 @@ Proof = Callable[[], Finding]
 
 
 def by_pytest(test: str, *, want: str, value: float | None = None, **environment: str) -> Finding:
-    """Run one test, `file::name`; `value` is what stands in the table where it passes,
-    else what pytest complains of first.
+    """Run one test, `file::name`; `value` is what stands in the table where it passes, else the last error that it told of:
+    where a test shows the traceback of a process, that process's own.
     """
     line = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "timeout=3600", test]
     done = subprocess.run(
         line, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, check=False
     )
     last = (done.stdout.strip().splitlines() or ["pytest said nothing"])[-1]
-    complaint = next((line[1:].strip() for line in done.stdout.splitlines() if line.startswith("E ")), last)
+    told = [line[1:].strip() for line in done.stdout.splitlines() if line.startswith("E ")]
+    complaint = next((line for line in reversed(told) if "Error: " in line), (told or [last])[0])
     passed = done.returncode == 0 and "passed" in last and "skipped" not in last
     return Finding(value if passed and value is not None else complaint, want, passed)
