@@ -91,7 +91,8 @@ def test_multipliers_are_a_sites_own_and_follow_from_no_seed(tmp_path: Path) -> 
     assert sums[1] is not None
     assert sums[0].mean == sums[1].mean
     one, other = sums[0].draws.array.ravel(), sums[1].draws.array.ravel()
-    assert abs(np.corrcoef(one, other)[0, 1]) < 0.1
+    # 1 if the multipliers were the same; by chance some .1, since 64 draws are what counts
+    assert abs(np.corrcoef(one, other)[0, 1]) < 0.6
     rows = ash.rows("val", "test")
     drawn = multipliers(ash, rows).standard_normal(64)
     for seed in range(50):
