@@ -12,17 +12,15 @@ from __future__ import annotations
 
 __all__ = ["Answered", "count_evaluation", "read_answered"]
 
-import fcntl
 import json
-import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.errors import EvaluationsExhausted, LedgerRefused, RunFailed
-from common.files import append_line, sha256_bytes
+from common.files import alone, append_line, sha256_bytes
 from common.parsing import to_table
 
 if TYPE_CHECKING:
@@ -123,16 +121,12 @@ def _parsed(line: bytes) -> tuple[str | None, str]:
 @contextmanager
 def _alone(state: Path, *, site: str) -> Iterator[None]:
     """Wait until no other process counts here; between reading and writing nobody else may."""
-    try:
-        state.mkdir(parents=True, exist_ok=True)
-        lock = os.open(state / "evaluations.lock", os.O_CREAT | os.O_RDWR, 0o600)
-    except OSError as error:
-        raise RunFailed(
-            f"site {site}: its evaluations cannot be counted ({error.strerror}), so none is answered; let the client "
-            "write to state/"
-        ) from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with ExitStack() as held:
+        try:
+            held.enter_context(alone(state / "evaluations.lock"))
+        except OSError as error:
+            raise RunFailed(
+                f"site {site}: its evaluations cannot be counted ({error.strerror}), so none is answered; let the "
+                "client write to state/"
+            ) from None
         yield
-    finally:
-        os.close(lock)

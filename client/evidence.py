@@ -20,7 +20,7 @@ from client.repair import Crops
 from client.site import Site
 from common.bins import bin_of, first_grid, place_in_bin
 from common.errors import BadInput
-from common.groups import large_enough
+from common.groups import large_enough, sides_large_enough
 from common.histogram import Cells, ScoreHistogram
 from common.influence import InfluenceSums, OtherCases, Others, Placements, place
 from common.logistic import LogisticSums
@@ -72,7 +72,7 @@ def _own_numbers(site: Site, rows: Rows, scores: Scores, order: EvaluateOrder) -
     if found.n_images is None:
         return PartReport(loss=None, **asdict(found))
     report = PartReport(loss=log_loss(labels, scores), **asdict(found))
-    if not counted or not all(large_enough(patients[side], smallest) for side in (positive, ~positive)):
+    if not counted or not sides_large_enough(positive, patients, smallest):
         return report
     ratio = ObservedExpected.of(positive, p, patients)
     return replace(report, observed=ratio.observed, expected=ratio.expected, log_oe_variance=ratio.log_variance)
@@ -189,7 +189,7 @@ def influence_of(
     logistic = None
     for k, how in zip(task.questions, placing, strict=True):
         of_class, p = labels == k, scores[:, k]
-        told = all(large_enough(patients[of_class == flag], smallest) for flag in (True, False))
+        told = sides_large_enough(of_class, patients, smallest)
         if how is None or not told:
             found.append(None)
             placements.append(None)

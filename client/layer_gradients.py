@@ -23,7 +23,10 @@ _FEW = {torch.bfloat16: 640, torch.float32: 64}
 
 
 def write_gradients(layer: nn.Module, x: Tensor, dy: Tensor, spans: Spans, places: Places) -> None:
-    """Write each unit's gradients by the layer's weight and bias into their places; TypeError for another kind of layer."""
+    """Write each unit's gradients by the layer's weight and bias into their places.
+
+    TypeError for a layer of another kind.
+    """
     match layer:
         case nn.Linear():
             _linear(layer, x.to(dy.dtype), dy, spans, places)
@@ -55,8 +58,9 @@ def _convolution(layer: nn.Conv2d, x: Tensor, dy: Tensor, spans: Spans, places: 
     few = [unit for unit, span in enumerate(spans) if sum(each.stop - each.start for each in span) <= most]
     if few:
         _products(layer, x, dy, {unit: spans[unit] for unit in few}, into)
-    weight = layer.weight.detach().to(dy.dtype)
-    for unit in set(range(len(spans))).difference(few):
+    many = [unit for unit in range(len(spans)) if unit not in few]
+    weight = layer.weight.detach().to(dy.dtype) if many else layer.weight
+    for unit in many:
         found = torch.ops.aten.convolution_backward(
             _of(dy, spans[unit]), _of(x, spans[unit]), weight, None, list(layer.stride), list(layer.padding),
             list(layer.dilation), False, [0, 0], layer.groups, [False, True, False],

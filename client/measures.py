@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from common.auc import ClusteredAuc, clustered_auc, patient_auc
 from common.calibration import brier, calibration_intercept, calibration_slope, ece
-from common.groups import large_enough
+from common.groups import large_enough, sides_large_enough
 from common.macro import clustered_macro_auc
 from common.metrics import Confusion
 
@@ -118,14 +118,12 @@ def permitted(
             hidden, why = [*hidden, name], why or "small-cell"
     kept_back: dict[str, Any] = dict.fromkeys(hidden)
     areas = tuple(
-        one if _both_told(labels == k, patients, smallest) else ClusteredAuc(None, None, None, None, "suppressed")
+        one
+        if sides_large_enough(labels == k, patients, smallest)
+        else ClusteredAuc(None, None, None, None, "suppressed")
         for k, one in enumerate(found.by_class)
     )
     return replace(found, why=why, by_class=areas, **kept_back)
-
-
-def _both_told(own: NDArray[np.bool_], patients: NDArray[np.int64], smallest: int) -> bool:
-    return all(large_enough(patients[own == flag], smallest) for flag in (True, False))
 
 
 def _by_class(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 __all__ = [
+    "alone",
     "append_line",
     "claimed",
     "fsync_folder",
@@ -111,6 +112,20 @@ def sha256_file(path: Path) -> str:
         while piece := file.read(1 << 20):
             digest.update(piece)
     return digest.hexdigest()
+
+
+@contextmanager
+def alone(lock: Path) -> Iterator[None]:
+    """Wait until no other process holds the lock file, and hold it. Its folder is made where it is not there; OSError
+    where that cannot be.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(lock, os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["large_enough", "runs_of"]
+__all__ = ["large_enough", "runs_of", "sides_large_enough"]
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,12 +16,18 @@ def large_enough(patients: ArrayLike, smallest: int) -> bool:
     return count == 0 or count >= smallest
 
 
+def sides_large_enough(which: NDArray[np.bool_], patients: NDArray[np.int64], smallest: int) -> bool:
+    """Whether numbers about the patients of these images (n,), and about those of the others, may leave."""
+    return all(large_enough(patients[side], smallest) for side in (which, ~which))
+
+
 def runs_of(bins: Whole, patients: Whole, *, total: int, smallest: int, classes: ArrayLike | None = None) -> Whole:
     """First bins of runs that hold at least `smallest` patients each, from the lowest bin up; the rest joins the last
     runs, until these hold enough.
 
-    With `classes` (n,) by image, each class in a run has `smallest` patients or none. A boundary lies halfway between the images on its two sides, so that it tells the bin of neither. With `smallest` 1
-    every bin is a run of its own, empty ones too: a count of zero is then no secret.
+    With `classes` (n,) by image, each class in a run has `smallest` patients or none. A boundary lies halfway between
+    the images on its two sides, so that it tells the bin of neither. With `smallest` 1 every bin is a run of its own,
+    empty ones too: a count of zero is then no secret.
     """
     if smallest <= 1:
         return np.arange(total)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from common.bins import bin_of, place_in_bin
-from common.groups import large_enough, runs_of
+from common.groups import large_enough, runs_of, sides_large_enough
 
 Whole = NDArray[np.int64]
 
@@ -43,7 +43,7 @@ class Cells:
         if not large_enough(patients, smallest):
             return None
         low = bins < (cut or 0)
-        if cut and len(bins) and all(large_enough(patients[side], smallest) for side in (low, ~low)):
+        if cut and len(bins) and sides_large_enough(low, patients, smallest):
             below = runs_of(bins[low], patients[low], total=cut, smallest=smallest)
             above = runs_of(bins[~low] - cut, patients[~low], total=total - cut, smallest=smallest)
             starts = np.concatenate([below, cut + above])

@@ -114,7 +114,8 @@ class EvaluationSums:
     `sites` names who is in it: one site twice or two thresholds do not add. `confusion` is at `threshold`; both are
     None before a threshold is locked. Where a site has a class with some patients, but fewer than its policy lets out,
     its `confusion`, `calibration` and `by_patient` are suppressed: the site is named in `suppressed` and missing from
-    their totals. A class of `confusion` with a cell of too few patients is kept back too. `by_patient`: Σ o², Σ oe, Σ e² over patients, o a patient's positive images and e the sum of their p.
+    their totals. A class of `confusion` with a cell of too few patients is kept back too. `by_patient`: Σ o², Σ oe,
+    Σ e² over patients, o a patient's positive images and e the sum of their p.
     """
 
     sites: tuple[str, ...]

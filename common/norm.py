@@ -58,6 +58,8 @@ class GroupNorm(nn.GroupNorm):
         return y_BCHW
 
     def _told(self, x: Tensor, by_part: ByPart) -> Tensor:
+        if by_part.parts[-1].stop != len(x):
+            raise TypeError("no gradients by part where a layer sees images in several views")
         args = (self.weight, self.bias, self.num_groups, self.eps, by_part)
         if not x.is_contiguous() and not x.is_cuda and x[0].numel() > _WORTH_A_LOOP:
             y: Tensor = _ChannelsLast.apply(x.contiguous(memory_format=torch.channels_last), *args)

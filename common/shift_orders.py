@@ -9,6 +9,7 @@ __all__ = ["Packed", "SentMoments", "SentReference", "SentSums", "ShiftOrder"]
 
 import base64
 import math
+from dataclasses import fields
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -112,14 +113,7 @@ class SentReference:
     @classmethod
     def of(cls, reference: ShiftReference) -> SentReference:
         """As it is sent."""
-        return cls(
-            Packed.of(reference.weights),
-            Packed.of(reference.centre),
-            Packed.of(reference.spread),
-            Packed.of(reference.slope),
-            Packed.of(reference.axes),
-            Packed.of(reference.frequencies),
-        )
+        return cls(**{one.name: Packed.of(getattr(reference, one.name)) for one in fields(cls)})
 
     @property
     def reference(self) -> ShiftReference:
@@ -153,14 +147,7 @@ class SentSums:
     @classmethod
     def of(cls, sums: ShiftSums) -> SentSums:
         """As they are sent."""
-        return cls(
-            Packed.of(sums.counts),
-            Packed.of(sums.mean),
-            Packed.of(sums.variance),
-            Packed.of(sums.draws),
-            Packed.of(sums.halves_mean),
-            Packed.of(sums.halves_scatter),
-        )
+        return cls(**{one.name: Packed.of(getattr(sums, one.name)) for one in fields(cls)})
 
     def sums(self, reference: ShiftReference) -> ShiftSums:
         """As centers are compared by them; ValueError where they are not in the coordinates of `reference`."""

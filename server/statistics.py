@@ -2,9 +2,10 @@
 
 Shapes: N images, P patients, B + 1 draws (draw 0 is the data themselves), S seeds. The bootstrap resamples patients
 with replacement within center and, within a center, among patients with images of the same classes (of two: only
-positive images, only negative images, or both), so that a draw has each class; one draw serves every arm and seed, so a contrast is paired. It also resamples seeds. An AUC of a draw counts each
-patient as often as it was drawn: weighted Mann–Whitney over scores sorted once, in whole numbers, so exact and the same
-bits on every machine. Neighbours in that order whose own order cannot matter are counted together (`_Ranking`).
+positive images, only negative images, or both), so that a draw has each class; one draw serves every arm and seed, so
+a contrast is paired. It also resamples seeds. An AUC of a draw counts each patient as often as it was drawn: weighted
+Mann–Whitney over scores sorted once, in whole numbers, so exact and the same bits on every machine. Neighbours in that
+order whose own order cannot matter are counted together (`_Ranking`).
 """
 
 from __future__ import annotations
