@@ -18,7 +18,9 @@ from server.meta_analysis import KnownSpread, RandomEffects, random_effects, wit
 PUBLISHED_SPREAD = 0.055
 """Standard deviation of AUC between centers; used below ten centers, where the data say little about τ.
 
-As the study plan gives it: the plan calls it published and names no source.
+The mean over 469 clinical prediction models with 1,603 external validations, with standard deviation .015 between
+models (van Leeuwen, Steyerberg, van Klaveren, Wessler, Kent & van Zwet, Stat Med 2025; 44: e70011). Those are prognoses
+in cardiovascular disease, not images: hence a sensitivity row, and not the estimate.
 """
 INFORMATIVE, _WELL_KNOWN = 5, 10
 

@@ -74,7 +74,7 @@ def _assumed(found: Meta) -> list[AcrossRow]:
         return []
     mean = Cell(decimal(known.estimate), small=interval(known.low, known.high))
     ahead = Cell(interval(known.prediction_low, known.prediction_high))
-    note = f"τ {decimal(known.tau_auc, places=3)} on the AUC scale, as the study plan gives it, not estimated here"
+    note = f"τ {decimal(known.tau_auc, places=3)} on the AUC scale, as published for other models, not estimated here"
     return [AcrossRow("auc", found.arm, True, str(found.k), mean, ahead, decimal(known.tau), DASH, (note,))]
 
 
