@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common.cli import add_json, command, guarded, parser, show
+from common.cli import Commands, add_json, command, guarded, parser, show
 
 if TYPE_CHECKING:
     from client.importers import ImportSummary
@@ -19,65 +19,79 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is 0 done, 1 failed, 2 bad input."""
     top, commands = parser("client", "The hospital's side: import images, run the client.")
-    importer = command(
+    for add in (_add_import, _add_check, _add_start, _add_ledger):
+        add(commands)
+    return guarded(top, arguments)
+
+
+def _add_import(commands: Commands) -> None:
+    made = command(
         commands, "import", "turn a data set into site folders",
         "python -m client import lymphus ~/Downloads/Center-1.zip --out sites", _import,
     )  # fmt: skip
-    importer.add_argument(
+    made.add_argument(
         "format", metavar="FORMAT", help="lymphus, behsof, smclud, deeplesion, busbra, csv, folder or dicom"
     )
-    importer.add_argument("source", type=Path, metavar="SOURCE", help="the archive or folder as it was downloaded")
-    importer.add_argument("--out", type=Path, required=True, metavar="PARENT", help="site folders are made in here")
-    importer.add_argument(
+    made.add_argument("source", type=Path, metavar="SOURCE", help="the archive or folder as it was downloaded")
+    made.add_argument("--out", type=Path, required=True, metavar="PARENT", help="site folders are made in here")
+    made.add_argument(
         "--task",
         help="behsof: which question the labels answer (default steatosis-s2); csv: its name; folder, dicom: "
         "NAME:POSITIVE",
     )
-    importer.add_argument("--sites", type=int, help="deeplesion: into how many artificial sites to cut it")
-    importer.add_argument("--by", help="deeplesion: cut by patient, spacing or dirichlet")
-    importer.add_argument("--patients", metavar="TABLE", help="smclud: the patient table (csv or xlsx)")
-    importer.add_argument("--pattern", metavar="REGEX", help="smclud, folder: its group `patient` names the patient")
-    importer.add_argument("--map", metavar="FILE", help="csv: what the columns mean (TOML)")
-    importer.add_argument("--site", metavar="ID", help="folder, csv, dicom: the site's id")
-    importer.add_argument(
+    made.add_argument("--sites", type=int, help="deeplesion: into how many artificial sites to cut it")
+    made.add_argument("--by", help="deeplesion: cut by patient, spacing or dirichlet")
+    made.add_argument("--patients", metavar="TABLE", help="smclud: the patient table (csv or xlsx)")
+    made.add_argument("--pattern", metavar="REGEX", help="smclud, folder: its group `patient` names the patient")
+    made.add_argument("--map", metavar="FILE", help="csv: what the columns mean (TOML)")
+    made.add_argument("--site", metavar="ID", help="folder, csv, dicom: the site's id")
+    made.add_argument(
         "--nominal-patients",
         type=int,
         metavar="N",
         help="the number of patients that each site declares to the outside, not its true one; private training asks "
         "for it",
     )
-    importer.add_argument("--password-file", metavar="FILE", help="the file that holds the archive's password")
-    add_json(importer)
-    checker = command(
+    made.add_argument("--password-file", metavar="FILE", help="the file that holds the archive's password")
+    add_json(made)
+
+
+def _add_check(commands: Commands) -> None:
+    made = command(
         commands, "check", "look for what would spoil a federation, before joining one",
         "python -m client check sites/tal --json", _check,
     )  # fmt: skip
-    checker.add_argument("site", type=Path, metavar="SITE", help="the site folder")
-    checker.add_argument(
+    made.add_argument("site", type=Path, metavar="SITE", help="the site folder")
+    made.add_argument(
         "--out",
         type=Path,
         metavar="FILE.html",
         help="the page, which must stay here (default: SITE/private/check.html)",
     )
-    add_json(checker)
-    start = command(
+    add_json(made)
+
+
+def _add_start(commands: Commands) -> None:
+    made = command(
         commands, "start", "run this hospital's client",
         "python -m client start sites/tal --superlink 10.0.0.5:18000 --ca ca.crt --key tal.key", _start,
     )  # fmt: skip
-    start.add_argument("site", type=Path, metavar="SITE", help="the site folder")
-    start.add_argument("--superlink", required=True, metavar="HOST:PORT", help="where the coordinator listens")
-    start.add_argument("--ca", type=Path, required=True, metavar="FILE", help="the coordinator's CA certificate")
-    start.add_argument("--key", type=Path, required=True, metavar="FILE", help="this site's private key")
-    start.add_argument(
+    made.add_argument("site", type=Path, metavar="SITE", help="the site folder")
+    made.add_argument("--superlink", required=True, metavar="HOST:PORT", help="where the coordinator listens")
+    made.add_argument("--ca", type=Path, required=True, metavar="FILE", help="the coordinator's CA certificate")
+    made.add_argument("--key", type=Path, required=True, metavar="FILE", help="this site's private key")
+    made.add_argument(
         "--insecure-demo", action="store_true", help="privacy's draws come from the seed: repeats, and protects nobody"
     )
-    ledger = command(
+
+
+def _add_ledger(commands: Commands) -> None:
+    made = command(
         commands, "ledger", "show what this site has spent of its patients' privacy",
         "python -m client ledger sites/tal", _ledger,
     )  # fmt: skip
-    ledger.add_argument("site", type=Path, metavar="SITE", help="the site folder")
-    add_json(ledger)
-    return guarded(top, arguments)
+    made.add_argument("site", type=Path, metavar="SITE", help="the site folder")
+    add_json(made)
 
 
 def _import(options: argparse.Namespace) -> int:
