@@ -235,11 +235,19 @@ class Hostile:
 
 @st.composite
 def messages(draw: st.DrawFn) -> list[tuple[str, int, str]]:
-    """Steps of attempts in any order, each mostly to all sites, and single messages between."""
-    found = []
-    for step, attempt in draw(st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 2)), min_size=4, max_size=12)):
-        without = draw(st.sets(st.sampled_from(NAMES[:4]), max_size=2))
-        found += [(step, attempt, site) for site in NAMES[:4] if site not in without]
+    """Attempts interleaved anyhow, each going through its steps again and again; now and then a step out of turn, or a
+    site that is left out of one.
+    """
+    found, done = [], [0, 0, 0]
+    stray = st.sampled_from([None] * 12 + list(STEPS))
+    without = st.sampled_from([""] * 12 + list(NAMES[:4]))
+    for attempt in draw(st.lists(st.integers(0, 2), min_size=8, max_size=20)):
+        step = draw(stray)
+        if step is None:
+            step = STEPS[done[attempt] % len(STEPS)]
+            done[attempt] += 1
+        absent = draw(without)
+        found += [(step, attempt, site) for site in NAMES[:4] if site != absent]
     return found
 
 
