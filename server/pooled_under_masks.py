@@ -100,7 +100,7 @@ class UnderMasks:
                 try:
                     found = self._totals(asked, sites, purpose="final placements", whole=True)
                 except (DroppedOut, NotOpened) as lost:
-                    failures = {site: _unplaced(site, why) for site, why in lost.failures.items()}
+                    failures = {**failures, **_unplaced(lost.failures, sites)}
                 else:
                     told, failures = self._read(found, "test", asked), {}
                     break
@@ -122,8 +122,10 @@ class UnderMasks:
         return evaluation_sums(found.numbers, part, order, sites=found.sites)
 
 
-def _unplaced(site: str, why: str) -> str:
-    return (
-        f"{why}; its cases are counted but not placed, so the AUC over all centers has no interval: evaluate again when "
-        f"{site} can be reached, or another model without it"
-    )
+def _unplaced(failures: Mapping[str, str], sites: Collection[str]) -> dict[str, str]:
+    everybody = ", ".join(sorted(sites))
+    return {
+        site: f"{why}; its cases are counted but not placed, so the AUC over all centers has no interval: evaluate the "
+        f"same sites again ({everybody}) when {site} can be reached, or another model without it"
+        for site, why in failures.items()
+    }

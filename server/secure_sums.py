@@ -78,17 +78,19 @@ class DroppedOut(RunFailed):
 class NotOpened(RunFailed):
     """Sites that were ready to open the total and then did not, while others may have; `failures` by site.
 
-    `dropped`: who had dropped out of earlier attempts, and why.
+    `sites`: everybody whose sums are in that total; `dropped`: who had dropped out of earlier attempts, and why.
     """
 
-    def __init__(self, failures: Mapping[str, str], *, dropped: Mapping[str, str] | None = None) -> None:
-        self.failures = dict(failures)
-        missing = ", ".join(sorted(failures))
+    def __init__(
+        self, failures: Mapping[str, str], sites: Sequence[str], *, dropped: Mapping[str, str] | None = None
+    ) -> None:
+        self.failures, self.sites = dict(failures), tuple(sites)
+        missing, everybody = (", ".join(sorted(names)) for names in (failures, sites))
         before = f" (dropped out before: {_listed(dropped)})" if dropped else ""
         super().__init__(
             f"the secure sum is sealed, but not every site opened it ({_listed(failures)}){before}; nothing is revealed, "
-            "and the others cannot be counted anew in this evaluation: evaluate again with the same sites when "
-            f"{missing} can be reached, or another model without it"
+            "and the others are not counted without it in this evaluation: evaluate the same sites again "
+            f"({everybody}) when {missing} can be reached, or another model without it"
         )
 
 
@@ -116,7 +118,7 @@ def secure_totals(
             failures |= lost.failures
             left -= lost.failures.keys()
         except NotOpened as lost:
-            raise NotOpened(lost.failures, dropped=failures) from None
+            raise NotOpened(lost.failures, lost.sites, dropped=failures) from None
         else:
             return Totals(found.sites, found.numbers, failures)
 
@@ -172,4 +174,5 @@ def _openings(exchange: Exchange, terms: Terms) -> dict[str, bytes]:
         failures = answers.failures
         if not set(terms.sites) - seeds.keys():
             return seeds
-    raise NotOpened({site: failures.get(site, "no answer") for site in terms.sites if site not in seeds})
+    missing = {site: failures.get(site, "no answer") for site in terms.sites if site not in seeds}
+    raise NotOpened(missing, terms.sites)

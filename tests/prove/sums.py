@@ -10,10 +10,10 @@ FEDERATIONS, VIEWS = 1_000, 1_000
 
 
 def sums_deployed() -> Finding:
-    """Real clients over TLS that sign their keys and know each other's."""
-    test = "tests/faults/test_deployment.py::test_secure_sums_over_signed_keys_give_the_results_of_the_in_process_grid"
-    want = "the rows of the in-process grid, from 3 deployed sites"
-    return by_pytest(test, want=want, value=3)
+    """Real clients over TLS that sign their keys and know each other's; one is killed once its sums are sealed."""
+    want = "the rows of the in-process grid, from 4 deployed sites and from the 3 that are left when one is killed between "
+    want += "seal and open"
+    return by_pytest("tests/faults/test_deployed_sums.py", want=want, value=4)
 
 
 def sums_exact() -> Finding:

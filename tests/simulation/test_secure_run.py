@@ -306,7 +306,8 @@ def test_a_site_lost_before_its_placements_leaves_an_area_without_an_interval(
     assert failure["site"] == "birch"
     assert failure["why"] == (
         f"the node was lost (error 5){when}; its cases are counted but not placed, so the AUC over all centers has no "
-        "interval: evaluate again when birch can be reached, or another model without it"
+        "interval: evaluate the same sites again (ash, birch, cedar) when birch can be reached, or another model "
+        "without it"
     )
 
 
