@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["sums_deployed", "sums_exact", "sums_uniform"]
+__all__ = ["sums_deployed", "sums_exact", "sums_rosters", "sums_uniform"]
 
 from tests.prove.finding import Finding, by_pytest
 
@@ -21,6 +21,17 @@ def sums_exact() -> Finding:
     return by_pytest(
         "tests/server/test_secure_sums.py::test_totals_are_exact_whoever_drops_out",
         want=f"{FEDERATIONS} random federations: every total exact, or too few sites left and named",
+        value=FEDERATIONS,
+        SONOFED_SUMS=str(FEDERATIONS),
+    )
+
+
+def sums_rosters() -> Finding:
+    """Sites lost at any moment, and a server that sends any message at any time."""
+    return by_pytest(
+        "tests/server/test_sums_reopened.py",
+        want=f"{FEDERATIONS} random losses: the total of those named as counted, everybody lost named; {FEDERATIONS} hostile "
+        "orders: no site opens for two rosters",
         value=FEDERATIONS,
         SONOFED_SUMS=str(FEDERATIONS),
     )
