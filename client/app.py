@@ -22,13 +22,13 @@ from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 
 from client.private_round import Custody
-from client.sealing import answer_key, answer_open, answer_seal
+from client.sealing import answer_key, answer_open, answer_ready, answer_seal
 from client.service import answer_evaluate, answer_query, answer_train, open_site
 from client.site import Site
 from common.errors import BadInput, SonofedError
 from common.orders import EvaluateOrder, TrainOrder
 from common.private_orders import CardOrder
-from common.sums_orders import KeyOrder, OpenOrder, SealOrder
+from common.sums_orders import KeyOrder, OpenOrder, ReadyOrder, SealOrder
 from common.wire import arrays_of, pack, unpack, weights_of, words_array
 
 app = ClientApp()
@@ -99,6 +99,14 @@ def sums_seal(message: Message, context: Context) -> Message:
     order, weights = unpack(SealOrder, message.content), weights_of(message.content.array_records["arrays"])
     about, words = answer_seal(_site(context), order, weights, custody=_custody(context))
     return Message(pack(about, words_array(words)), reply_to=message)
+
+
+@app.query("sums_ready")
+@_guarded
+def sums_ready(message: Message, context: Context) -> Message:
+    """Say that the site still holds what it sealed."""
+    order = unpack(ReadyOrder, message.content)
+    return Message(pack(answer_ready(_site(context), order)), reply_to=message)
 
 
 @app.query("sums_open")

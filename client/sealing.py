@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["answer_key", "answer_open", "answer_seal"]
+__all__ = ["answer_key", "answer_open", "answer_ready", "answer_seal"]
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from client.evaluations import count_evaluation
 from client.evidence import stage_sums
 from client.private_round import Custody
-from client.secure_sums import make_key, open_total, seal
+from client.secure_sums import make_key, open_total, ready, seal
 from client.sent import log_sealed
 from client.service import scores_of, use_threads
 from client.site import Site, require_task
@@ -23,7 +23,17 @@ from common.evaluation_blocks import evaluation_numbers
 from common.files import sha256_bytes
 from common.orders import EvaluateOrder
 from common.stage_sums import StageSums, no_case
-from common.sums_orders import KeyOrder, Opening, OpenOrder, Sealed, SealOrder, SiteKey, named_by_model
+from common.sums_orders import (
+    KeyOrder,
+    Opening,
+    OpenOrder,
+    Ready,
+    ReadyOrder,
+    Sealed,
+    SealOrder,
+    SiteKey,
+    named_by_model,
+)
 from common.update import Weights
 from common.weights import fingerprint
 
@@ -79,6 +89,11 @@ def _sums_by_part(site: Site, order: EvaluateOrder, weights: Weights) -> dict[st
         else:
             found[name] = no_case(order)
     return found
+
+
+def answer_ready(site: Site, order: ReadyOrder) -> Ready:
+    """That the site could open the total."""
+    return ready(site.state, order, site=site.id)
 
 
 def answer_open(site: Site, order: OpenOrder) -> Opening:

@@ -1,19 +1,20 @@
-"""A site's part in a secure sum: make a key, seal its numbers once, open one total. What it must remember is on its
-disk.
+"""A site's part in a secure sum: make a key, seal its numbers once, say that it is ready, open one total. What it must
+remember is on its disk.
 
     state/sums/<evaluation>.json   0600: the secrets of the current attempt, then its answer, then whom it was counted
                                    with
 
-Flower starts a process for each message, so all three steps read and replace that one file. The private key goes when
-the numbers are sealed, in the same replacement that brings the answer; the answer goes when the total is opened. A new
-attempt replaces the last one: what was sealed there can never be opened any more. The name of whom a site was counted
-with stays: within one evaluation it is never counted with others. A hospital that wants that all the same removes the
-file.
+Flower starts a process for each message, so all steps read that one file, and all but the word that the site is ready
+replace it. The private key goes when the numbers are sealed, in the same replacement that brings the answer; the answer
+goes when the total is opened. A new attempt replaces the last one, on the disk before its key leaves: what was sealed
+there can never be opened any more. The name of whom a site was counted with stays, on the disk before its opening
+leaves: within one evaluation it is never counted with others. So whatever a server asks, and in whatever order, a site
+takes its mask off the sums of one roster only. A hospital that wants that all the same removes the file.
 """
 
 from __future__ import annotations
 
-__all__ = ["make_key", "open_total", "seal"]
+__all__ = ["make_key", "open_total", "ready", "seal"]
 
 import time
 from base64 import b64decode, b64encode
@@ -33,7 +34,7 @@ from common.errors import BadInput
 from common.files import claimed, read_json, sha256_bytes, write_atomic
 from common.masks import check_terms, new_secret, public_key, sealed
 from common.parsing import parse
-from common.sums_orders import KeyOrder, Opening, OpenOrder, SiteKey, Terms, statement
+from common.sums_orders import KeyOrder, Opening, OpenOrder, Ready, ReadyOrder, SiteKey, Terms, statement
 
 _FOLDER = "sums"
 _FORGOTTEN_SECONDS = 86_400.0
@@ -129,19 +130,34 @@ def seal(
         return answer
 
 
+def ready(state: Path, order: ReadyOrder, *, site: str) -> Ready:
+    """That the site still holds what it sealed under these terms; nothing changes, so asked again, the same.
+
+    BadInput where it holds nothing under these terms: it sealed others, began a new attempt, or forgot an old one.
+    """
+    with _remembered(state, order, site=site) as evaluation:
+        _holding(evaluation, order)
+        return Ready(site, order.terms)
+
+
 def open_total(state: Path, order: OpenOrder, *, site: str) -> Opening:
     """The seed of the site's own mask, for the attempt that it sealed under these terms; asked again, the same.
 
-    BadInput where it sealed nothing under these terms, or was already counted with others in this evaluation.
+    BadInput where it holds nothing under these terms. `seal` refused them where the site was already counted with others.
     """
     with _remembered(state, order, site=site) as evaluation:
-        kept = evaluation.read()
-        if kept is None or kept.terms != order.terms:
-            raise BadInput(f"site {site}: it has sealed nothing under these terms; ask for a new key")
+        kept = _holding(evaluation, order)
         if not kept.opened:
             kept = replace(kept, answer=None, opened=True, counted=kept.sites)
             evaluation.write(kept)
         return Opening(site, order.terms, kept.own)
+
+
+def _holding(evaluation: _Evaluation, order: ReadyOrder | OpenOrder) -> _Kept:
+    kept = evaluation.read()
+    if kept is None or kept.terms != order.terms:
+        raise BadInput(f"site {evaluation.site}: it has sealed nothing under these terms; ask for a new key")
+    return kept
 
 
 def _require_same_company(kept: _Kept, terms: Terms, *, site: str) -> None:
@@ -163,7 +179,7 @@ def _stored(kept: _Kept, terms: Terms, *, site: str, request: str) -> Words:
 
 
 @contextmanager
-def _remembered(state: Path, order: KeyOrder | Terms | OpenOrder, *, site: str) -> Iterator[_Evaluation]:
+def _remembered(state: Path, order: KeyOrder | Terms | ReadyOrder | OpenOrder, *, site: str) -> Iterator[_Evaluation]:
     """The evaluation's file, for this process alone until the block ends."""
     folder = state / _FOLDER
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)

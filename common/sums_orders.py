@@ -1,4 +1,4 @@
-"""What server and sites say to each other to sum numbers under masks: keys, terms, openings. Plain data, no secret.
+"""What server and sites say to each other to sum numbers under masks: keys, terms, who is ready, openings. Plain data.
 
 An evaluation is named by `run`, `round` and `purpose`; each time that it is asked, an `attempt` of its own (drawn by
 the server) brings new keys.
@@ -6,7 +6,19 @@ the server) brings new keys.
 
 from __future__ import annotations
 
-__all__ = ["KeyOrder", "OpenOrder", "Opening", "SealOrder", "Sealed", "SiteKey", "Terms", "named_by_model", "statement"]
+__all__ = [
+    "KeyOrder",
+    "OpenOrder",
+    "Opening",
+    "Ready",
+    "ReadyOrder",
+    "SealOrder",
+    "Sealed",
+    "SiteKey",
+    "Terms",
+    "named_by_model",
+    "statement",
+]
 
 import json
 from typing import Annotated, Any
@@ -85,8 +97,26 @@ class Sealed:
 
 
 @checked(frozen=True, config=_STRICT)
+class ReadyOrder:
+    """Every site's words have arrived: say whether you could open the total of the attempt with these terms."""
+
+    run: _Name
+    round: int
+    purpose: _Name
+    terms: _Key
+
+
+@checked(frozen=True, config=_STRICT)
+class Ready:
+    """The site still holds what it sealed under these terms, and would open them; no secret goes with it."""
+
+    site: str
+    terms: str
+
+
+@checked(frozen=True, config=_STRICT)
 class OpenOrder:
-    """Every site's words have arrived: take your own mask off the total of the attempt with these terms."""
+    """Every site is ready: take your own mask off the total of the attempt with these terms."""
 
     run: _Name
     round: int

@@ -24,7 +24,7 @@ from common.update import Weights
 from common.weights import fingerprint
 from server.evidence import Federated, FirstPass, Question, Together, agree, federated, own_auc, parts_of, pool
 from server.rounds import Evaluated, Federation
-from server.secure_sums import DroppedOut, Totals, secure_totals, sum_once
+from server.secure_sums import DroppedOut, NotOpened, Totals, secure_totals, sum_once
 
 _TOTAL = "total"
 _ATTEMPTS = 2
@@ -85,8 +85,11 @@ class UnderMasks:
     def _placed(
         self, order: EvaluateOrder, questions: tuple[Question, ...], sites: Collection[str]
     ) -> tuple[Federated, Mapping[str, str]]:
-        """The numbers of all cases. The counts cannot be taken back, so all that were counted must place theirs; where
-        one stays away the AUC is that of the counts, without an interval, and it is named.
+        """The numbers of all cases, and who kept them from having an interval.
+
+        The counts cannot be taken back, so all that were counted must place theirs; a total without one of them would
+        give it away. Where one stays away, be it before the placements are sealed or when they are to be opened, the
+        AUC is that of the counts, without an interval, and it is named.
         """
         placing = tuple(question.placing_among_all() for question in questions)
         failures: Mapping[str, str] = {}
@@ -96,8 +99,8 @@ class UnderMasks:
             for _ in range(_ATTEMPTS):
                 try:
                     found = self._totals(asked, sites, purpose="final placements", whole=True)
-                except DroppedOut as lost:
-                    failures = lost.failures
+                except (DroppedOut, NotOpened) as lost:
+                    failures = {**failures, **_unplaced(lost.failures, sites)}
                 else:
                     told, failures = self._read(found, "test", asked), {}
                     break
@@ -117,3 +120,12 @@ class UnderMasks:
 
     def _read(self, found: Totals, part: str, order: EvaluateOrder) -> StageSums:
         return evaluation_sums(found.numbers, part, order, sites=found.sites)
+
+
+def _unplaced(failures: Mapping[str, str], sites: Collection[str]) -> dict[str, str]:
+    everybody = ", ".join(sorted(sites))
+    return {
+        site: f"{why}; its cases are counted but not placed, so the AUC over all centers has no interval: evaluate the "
+        f"same sites again ({everybody}) when {site} can be reached, or another model without it"
+        for site, why in failures.items()
+    }

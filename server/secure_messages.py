@@ -1,4 +1,4 @@
-"""Secure sums over Flower: the three messages of `server.secure_sums`, sent to the sites of a `FlowerFederation`."""
+"""Secure sums over Flower: the four messages of `server.secure_sums`, sent to the sites of a `FlowerFederation`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flwr.app import MessageType, RecordDict
 from common.blocks import Words
 from common.errors import BadInput, SonofedError
 from common.orders import EvaluateOrder
-from common.sums_orders import KeyOrder, Opening, OpenOrder, Sealed, SealOrder, SiteKey, Terms
+from common.sums_orders import KeyOrder, Opening, OpenOrder, Ready, ReadyOrder, Sealed, SealOrder, SiteKey, Terms
 from common.update import Weights
 from common.wire import arrays_of, pack, unpack, words_of
 from server.secure_sums import Answers
@@ -43,6 +43,13 @@ class FlowerExchange:
         digest = terms.digest
         return self._answers(
             f"{MessageType.EVALUATE}.sums_seal", contents, lambda site, reply: _sealed(site, reply, digest)
+        )
+
+    def ready(self, sites: Collection[str], order: ReadyOrder) -> Answers[Ready]:
+        """That the sites still hold what they sealed."""
+        contents = {site: pack(order) for site in sites}
+        return self._answers(
+            f"{MessageType.QUERY}.sums_ready", contents, lambda site, reply: _ready(site, reply, order.terms)
         )
 
     def open(self, sites: Collection[str], order: OpenOrder) -> Answers[Opening]:
@@ -77,6 +84,14 @@ def _sealed(site: str, reply: RecordDict, digest: str) -> Words:
     if told.terms != digest:
         raise BadInput("its sums are sealed under other terms; run one release everywhere")
     return words_of(reply)
+
+
+def _ready(site: str, reply: RecordDict, digest: str) -> Ready:
+    told = unpack(Ready, reply)
+    _require_same(site, told.site)
+    if told.terms != digest:
+        raise BadInput("it is ready for other terms; run one release everywhere")
+    return told
 
 
 def _opening(site: str, reply: RecordDict, digest: str) -> Opening:

@@ -1,15 +1,19 @@
-"""Sums that the server cannot take apart: ask for keys, tell everybody all of them, add what comes back sealed, open
-it.
+"""Sums that the server cannot take apart: ask for keys, tell everybody all of them, add what comes back sealed, ask
+whether everybody is ready, open it.
 
-Three messages to each site. Who drops out before the sums are sealed costs the attempt: it is named, and the others are
-asked again without it, with new keys. Once they are sealed, every site must open: one that cannot be reached then is
-asked again for its opening, and if it stays away the evaluation fails by name, since what the others opened cannot be
-taken back (`common/masks.py` says what this protects, and what not). Knows no Flower, only an `Exchange`.
+Four messages to each site. Who drops out of one of the first three costs the attempt, and nothing else, for nobody has
+taken a mask off yet: it is named, and the others are asked again without it, with new keys. What is left is a site that
+says that it is ready and is gone when it should open, a few seconds later. It is asked three times. If it stays away,
+the evaluation fails by name (`NotOpened`): the total stays sealed and nothing is revealed, but the others have opened
+and are not counted with another roster, which would give that site's numbers away by subtraction. Once it is back, the
+same sites can be asked anew. Shares of each site's seed among the others (Bonawitz et al. 2017) would close this window
+at the price of a rule for how many of them may open for one that is silent, and of a second secret at every site; they
+are not here. `common/masks.py` says what all this protects, and what not. Knows no Flower, only an `Exchange`.
 """
 
 from __future__ import annotations
 
-__all__ = ["Answers", "DroppedOut", "Exchange", "Totals", "secure_totals", "sum_once"]
+__all__ = ["Answers", "DroppedOut", "Exchange", "NotOpened", "Totals", "secure_totals", "sum_once"]
 
 import os
 from collections.abc import Collection, Mapping, Sequence
@@ -22,7 +26,7 @@ from numpy.typing import NDArray
 from common.blocks import Block, Words, decode
 from common.errors import BadInput, RunFailed
 from common.masks import SMALLEST_ROSTER, added, check_terms, opened
-from common.sums_orders import KeyOrder, Opening, OpenOrder, SiteKey, Terms
+from common.sums_orders import KeyOrder, Opening, OpenOrder, Ready, ReadyOrder, SiteKey, Terms
 
 _T = TypeVar("_T")
 _OPENINGS = 3
@@ -44,6 +48,8 @@ class Exchange(Protocol):
 
     def seal(self, terms: Terms) -> Answers[Words]: ...
 
+    def ready(self, sites: Collection[str], order: ReadyOrder) -> Answers[Ready]: ...
+
     def open(self, sites: Collection[str], order: OpenOrder) -> Answers[Opening]: ...
 
 
@@ -60,12 +66,36 @@ class Totals:
 
 
 class DroppedOut(RunFailed):
-    """Sites that gave no key, or no sealed sums, in one attempt; `failures` by site."""
+    """Sites that gave no key or no sealed sums in one attempt, or were not ready to open it; `failures` by site."""
 
     def __init__(self, failures: Mapping[str, str]) -> None:
         self.failures = dict(failures)
-        listed = "; ".join(f"{site}: {why}" for site, why in sorted(failures.items()))
-        super().__init__(f"the secure sum failed ({listed}); ask again without {', '.join(sorted(failures))}")
+        super().__init__(
+            f"the secure sum failed ({_listed(failures)}); ask again without {', '.join(sorted(failures))}"
+        )
+
+
+class NotOpened(RunFailed):
+    """Sites that were ready to open the total and then did not, while others may have; `failures` by site.
+
+    `sites`: everybody whose sums are in that total; `dropped`: who had dropped out of earlier attempts, and why.
+    """
+
+    def __init__(
+        self, failures: Mapping[str, str], sites: Sequence[str], *, dropped: Mapping[str, str] | None = None
+    ) -> None:
+        self.failures, self.sites = dict(failures), tuple(sites)
+        missing, everybody = (", ".join(sorted(names)) for names in (failures, sites))
+        before = f" (dropped out before: {_listed(dropped)})" if dropped else ""
+        super().__init__(
+            f"the secure sum is sealed, but not every site opened it ({_listed(failures)}){before}; nothing is revealed, "
+            "and the others are not counted without it in this evaluation: evaluate the same sites again "
+            f"({everybody}) when {missing} can be reached, or another model without it"
+        )
+
+
+def _listed(failures: Mapping[str, str]) -> str:
+    return "; ".join(f"{site}: {why}" for site, why in sorted(failures.items()))
 
 
 def secure_totals(
@@ -73,8 +103,8 @@ def secure_totals(
 ) -> Totals:
     """The totals over `sites`, asked again without those that drop out, as long as three are left.
 
-    RunFailed, with everybody's reasons, where fewer are left or a site did not open; BadInput where there never were
-    three.
+    RunFailed, with everybody's reasons, where fewer are left; NotOpened, likewise, where a site was ready and did not
+    open; BadInput where there never were three.
     """
     left, failures = set(sites), dict[str, str]()
     while True:
@@ -87,6 +117,8 @@ def secure_totals(
         except DroppedOut as lost:
             failures |= lost.failures
             left -= lost.failures.keys()
+        except NotOpened as lost:
+            raise NotOpened(lost.failures, lost.sites, dropped=failures) from None
         else:
             return Totals(found.sites, found.numbers, failures)
 
@@ -94,9 +126,9 @@ def secure_totals(
 def sum_once(
     exchange: Exchange, sites: Collection[str], directory: Sequence[Block], *, run: str, round_number: int, purpose: str
 ) -> Totals:
-    """One attempt, over all of `sites`: DroppedOut where one of them fails before the sums are sealed.
+    """One attempt, over all of `sites`: DroppedOut where one of them fails before anybody is asked to open.
 
-    BadInput where the roster cannot hide a site; RunFailed where a site did not open the total.
+    BadInput where the roster cannot hide a site; NotOpened where a site was ready and did not open the total.
     """
     _require_enough(sites)
     ask = KeyOrder(run, round_number, purpose, os.urandom(16).hex())
@@ -106,6 +138,7 @@ def sum_once(
     check_terms(terms)
     vectors = _whole(exchange.seal(terms), sites)
     sealed = added(vectors, terms)
+    _require_ready(exchange, terms)
     seeds = _openings(exchange, terms)
     return Totals(terms.sites, decode(directory, opened(sealed, seeds, terms)))
 
@@ -125,6 +158,12 @@ def _whole(answers: Answers[_T], sites: Collection[str]) -> Mapping[str, _T]:
     return answers.replies
 
 
+def _require_ready(exchange: Exchange, terms: Terms) -> None:
+    answers = exchange.ready(terms.sites, ReadyOrder(terms.run, terms.round, terms.purpose, terms.digest))
+    late = {site: f"{why}, after it had sealed its sums" for site, why in answers.failures.items()}
+    _whole(Answers(answers.replies, late), terms.sites)
+
+
 def _openings(exchange: Exchange, terms: Terms) -> dict[str, bytes]:
     order = OpenOrder(terms.run, terms.round, terms.purpose, terms.digest)
     seeds: dict[str, bytes] = {}
@@ -135,9 +174,5 @@ def _openings(exchange: Exchange, terms: Terms) -> dict[str, bytes]:
         failures = answers.failures
         if not set(terms.sites) - seeds.keys():
             return seeds
-    missing = [site for site in terms.sites if site not in seeds]
-    told = "; ".join(f"{site}: {failures.get(site, 'no answer')}" for site in missing)
-    raise RunFailed(
-        f"the secure sum is sealed, but not every site opened it ({told}); the others cannot be counted anew in this "
-        f"evaluation: evaluate again when {', '.join(missing)} can be reached, or another model without it"
-    )
+    missing = {site: failures.get(site, "no answer") for site in terms.sites if site not in seeds}
+    raise NotOpened(missing, terms.sites)

@@ -11,11 +11,11 @@ from typing import TypeVar
 
 import numpy as np
 
-from client.secure_sums import make_key, open_total, seal
+from client.secure_sums import make_key, open_total, ready, seal
 from common.blocks import Words
 from common.errors import SonofedError
 from common.masks import stream
-from common.sums_orders import KeyOrder, Opening, OpenOrder, SiteKey, Terms
+from common.sums_orders import KeyOrder, Opening, OpenOrder, Ready, ReadyOrder, SiteKey, Terms
 from server.secure_sums import Answers
 
 _T = TypeVar("_T")
@@ -23,8 +23,9 @@ _T = TypeVar("_T")
 
 @dataclass
 class Sites:
-    """An `Exchange` over state folders below `base`. `lost[step]` says which sites do not answer (the step is done,
-    late).
+    """An `Exchange` over state folders below `base`. `lost[step]` says which sites do not answer each time that the
+    step is asked (they do it, late); those in `unreached[step]` never hear of it. `missed`: who did not answer, and at
+    which step.
 
     Everything that the server ever receives, answers that came too late included, is in `seen_seals` and
     `seen_openings`.
@@ -33,6 +34,8 @@ class Sites:
     base: Path
     numbers: Mapping[str, Mapping[str, np.ndarray]]
     lost: dict[str, list[set[str]]] = field(default_factory=dict)
+    unreached: dict[str, list[set[str]]] = field(default_factory=dict)
+    missed: list[tuple[str, str]] = field(default_factory=list)
     keys_seen: list[KeyOrder] = field(default_factory=list)
     terms_seen: list[Terms] = field(default_factory=list)
     seen_seals: dict[tuple[str, str], Words] = field(default_factory=dict)
@@ -57,6 +60,9 @@ class Sites:
 
         return self._ask("seal", terms.sites, sealed)
 
+    def ready(self, sites: Collection[str], order: ReadyOrder) -> Answers[Ready]:
+        return self._ask("ready", sites, lambda site: ready(self.state(site), order, site=site))
+
     def open(self, sites: Collection[str], order: OpenOrder) -> Answers[Opening]:
         def opening(site: str) -> Opening:
             told = open_total(self.state(site), order, site=site)
@@ -67,8 +73,12 @@ class Sites:
 
     def _ask(self, step: str, sites: Collection[str], answer: Callable[[str], _T]) -> Answers[_T]:
         lost = self.lost[step].pop(0) if self.lost.get(step) else set()
+        unreached = self.unreached[step].pop(0) if self.unreached.get(step) else set()
         replies, failures = {}, {}
         for site in sites:
+            if site in unreached:
+                failures[site] = "the node was lost (error 5)"
+                continue
             try:
                 reply = answer(site)
             except SonofedError as error:
@@ -78,6 +88,7 @@ class Sites:
                 failures[site] = "the node was lost (error 5)"
             else:
                 replies[site] = reply
+        self.missed += [(step, site) for site in failures]
         return Answers(replies, failures)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Deployment", "await_true", "deployment_in", "marked"]
+__all__ = ["Deployment", "await_true", "child_of", "deployment_in", "marked", "run_in_process"]
 
 import os
 import subprocess
@@ -89,3 +89,24 @@ def marked(variable: str) -> list[str]:
         except OSError:
             continue
     return found
+
+
+def child_of(pid: int) -> int:
+    """The SuperNode that the client `pid` started."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == pid and b"flower-supernode" in (folder / "cmdline").read_bytes():
+                return int(folder.name)
+        except OSError:
+            continue
+    raise AssertionError("the client has no SuperNode")
+
+
+def run_in_process(folder: Path, sites: list[Path]) -> None:
+    """The prepared run, over the in-process grid."""
+    from client.app import app as client_app
+    from server.app import app as server_app
+    from simulation.grid import run_locally
+
+    run_locally(server_app, client_app, sites, {"run-folder": str(folder)})

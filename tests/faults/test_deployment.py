@@ -22,7 +22,7 @@ from common.weights import fingerprint, load
 from server.records import read_records
 from server.run import MODEL, initial_weights, prepare_run
 from server.submit import submit
-from tests.faults.deployed import Deployment, await_true, deployment_in
+from tests.faults.deployed import Deployment, await_true, child_of, deployment_in, run_in_process
 from tests.faults.small_sites import SERVER, experiment, write_sites
 
 NAMES = ("alpha", "beta", "gamma")
@@ -72,27 +72,6 @@ def test_a_deployment_gives_the_weights_of_the_in_process_grid(clients: Deployme
     assert told[0]["shift"] == told[1]["shift"]
     assert {card["site"]: card["why"] for card in told[1]["shift"]} == dict.fromkeys(NAMES)
     assert {row["site"] for row in told[1]["repairs"]} == {"gamma"}
-
-
-@pytest.mark.prove
-def test_secure_sums_over_signed_keys_give_the_results_of_the_in_process_grid(clients: Deployment) -> None:
-    """Each site has the others' public keys, so the server can put none of its own in their place."""
-    near, far = clients.base / "near-secure", clients.base / "far-secure"
-    about = experiment(NAMES, rounds=1)
-    about = replace(about, evaluation=replace(about.evaluation, secure=True))
-    for folder in (near, far):
-        prepare_run(folder, about, initial_weights(about))
-    run_in_process(near, [clients.base / "sites" / name for name in NAMES])
-    for name in NAMES:
-        peers = clients.base / "sites" / name / "peers"
-        peers.mkdir()
-        for other in set(NAMES) - {name}:
-            (peers / f"{other}.pub").write_bytes((clients.state / "sites" / f"{other}.pub").read_bytes())
-    assert submit(far, state=clients.state, timeout=400) == 0
-    rows = [read_json(folder / "results.json")["rows"] for folder in (near, far)]
-    assert rows[0] == rows[1]
-    assert [row["site"] for row in rows[0]] == [*NAMES, "all"]
-    assert not [event for event in read_records(far / "records.jsonl") if event["event"] == "failure"]
 
 
 @pytest.mark.prove
@@ -163,23 +142,3 @@ def test_ray_gives_the_weights_of_the_in_process_grid(tmp_path: Path) -> None:
     run_in_process(tmp_path / "near", sites)
     assert run_ray(tmp_path / "ray", sites, threads=1) == 0
     assert fingerprint(load(tmp_path / "ray" / MODEL)) == fingerprint(load(tmp_path / "near" / MODEL))
-
-
-def run_in_process(folder: Path, sites: list[Path]) -> None:
-    from client.app import app as client_app
-    from server.app import app as server_app
-    from simulation.grid import run_locally
-
-    run_locally(server_app, client_app, sites, {"run-folder": str(folder)})
-
-
-def child_of(pid: int) -> int:
-    """The SuperNode that the client `pid` started."""
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            if parent == pid and b"flower-supernode" in (folder / "cmdline").read_bytes():
-                return int(folder.name)
-        except OSError:
-            continue
-    raise AssertionError("the client has no SuperNode")

@@ -62,6 +62,7 @@ PROOFS: Mapping[str, Proof] = {
     "repair": shift.repair,
     "sums-deployed": sums.sums_deployed,
     "sums-exact": sums.sums_exact,
+    "sums-rosters": sums.sums_rosters,
     "sums-uniform": sums.sums_uniform,
     "federated-auc": evidence.federated_auc,
     "interval-coverage": evidence.interval_coverage,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["sums_deployed", "sums_exact", "sums_uniform"]
+__all__ = ["sums_deployed", "sums_exact", "sums_rosters", "sums_uniform"]
 
 from tests.prove.finding import Finding, by_pytest
 
@@ -10,10 +10,10 @@ FEDERATIONS, VIEWS = 1_000, 1_000
 
 
 def sums_deployed() -> Finding:
-    """Real clients over TLS that sign their keys and know each other's."""
-    test = "tests/faults/test_deployment.py::test_secure_sums_over_signed_keys_give_the_results_of_the_in_process_grid"
-    want = "the rows of the in-process grid, from 3 deployed sites"
-    return by_pytest(test, want=want, value=3)
+    """Real clients over TLS that sign their keys and know each other's; one is killed once its sums are sealed."""
+    want = "the rows of the in-process grid, from 4 deployed sites and from the 3 that are left when one is killed between "
+    want += "seal and open"
+    return by_pytest("tests/faults/test_deployed_sums.py", want=want, value=4)
 
 
 def sums_exact() -> Finding:
@@ -21,6 +21,17 @@ def sums_exact() -> Finding:
     return by_pytest(
         "tests/server/test_secure_sums.py::test_totals_are_exact_whoever_drops_out",
         want=f"{FEDERATIONS} random federations: every total exact, or too few sites left and named",
+        value=FEDERATIONS,
+        SONOFED_SUMS=str(FEDERATIONS),
+    )
+
+
+def sums_rosters() -> Finding:
+    """Sites lost at any moment, and a server that sends any message at any time."""
+    return by_pytest(
+        "tests/server/test_sums_reopened.py",
+        want=f"{FEDERATIONS} random losses: the total of those named as counted, everybody lost named; {FEDERATIONS} hostile "
+        "orders: no site opens for two rosters",
         value=FEDERATIONS,
         SONOFED_SUMS=str(FEDERATIONS),
     )

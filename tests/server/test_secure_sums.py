@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -25,7 +26,7 @@ from common.blocks import Block, Words, encode
 from common.errors import BadInput, RunFailed
 from common.masks import pair_mask
 from common.sums_orders import KeyOrder, OpenOrder, SiteKey, Terms
-from server.secure_sums import DroppedOut, Totals, secure_totals, sum_once
+from server.secure_sums import DroppedOut, NotOpened, Totals, secure_totals, sum_once
 from tests.sealed_sites import Sites, honest_view
 
 NAMES = ("ash", "birch", "cedar", "elm", "fir", "yew")
@@ -57,7 +58,7 @@ def check_total(found: Totals, sites: Sites, expected: set[str]) -> None:
 
 @st.composite
 def federations(draw: st.DrawFn) -> tuple[tuple[Block, ...], dict[str, dict[str, np.ndarray]], list[list[set[str]]]]:
-    """Random blocks, sites' numbers, and who drops out at keys and at seals in up to three attempts each."""
+    """Random blocks, sites' numbers, and who drops out of each step but the last in up to three attempts each."""
     names = draw(st.lists(st.sampled_from(NAMES), min_size=3, max_size=6, unique=True))
     lengths = draw(st.lists(st.integers(1, 30), min_size=1, max_size=4))
     directory = tuple(Block(f"b{i}", n, draw(st.sampled_from([0, 0, 20, 40]))) for i, n in enumerate(lengths))
@@ -73,7 +74,7 @@ def federations(draw: st.DrawFn) -> tuple[tuple[Block, ...], dict[str, dict[str,
         for name in names
     }
     drop = st.lists(st.sets(st.sampled_from(names), max_size=2), max_size=3)
-    return directory, numbers, [draw(drop), draw(drop)]
+    return directory, numbers, [draw(drop), draw(drop), draw(drop)]
 
 
 def totals_or_why(sites: Sites, directory: tuple[Block, ...]) -> Totals | str:
@@ -90,16 +91,17 @@ def totals_or_why(sites: Sites, directory: tuple[Block, ...]) -> Totals | str:
 def test_totals_are_exact_whoever_drops_out(
     drawn: tuple[tuple[Block, ...], dict[str, dict[str, np.ndarray]], list[list[set[str]]]],
 ) -> None:
-    directory, numbers, (at_keys, at_seals) = drawn
+    directory, numbers, by_step = drawn
     with tempfile.TemporaryDirectory() as base:
-        sites = Sites(Path(base), numbers, {"keys": [set(x) for x in at_keys], "seal": [set(x) for x in at_seals]})
+        moments = zip(("keys", "seal", "ready"), by_step, strict=True)
+        sites = Sites(Path(base), numbers, {step: [set(lost) for lost in tries] for step, tries in moments})
         found = totals_or_why(sites, directory)
     if isinstance(found, str):
         assert re.search(r"needs 3 sites, and [012] are left", found)
         return
     left = set(numbers) - found.failures.keys()
     assert set(found.sites) == left
-    assert found.failures.keys() <= set().union(*at_keys, *at_seals)
+    assert found.failures.keys() <= set().union(*itertools.chain(*by_step))
     for block in directory:
         total = sum(numbers[site][block.name] for site in sorted(left))
         reach = len(left) / 2 ** (block.bits + 1) + 1e-9 * abs(total) if block.bits else 0
@@ -148,7 +150,8 @@ def test_an_opening_is_asked_for_again_and_never_given_for_other_company(tmp_pat
     check_total(secure_totals(sites, sites.numbers, DIRECTORY, **ABOUT), sites, set(sites.numbers))
     sites = sites_at(tmp_path / "b", 4, open=[{"elm"}] * 3)
     with pytest.raises(
-        RunFailed, match=r"not every site opened it .elm: the node was lost.*evaluate again when elm can be reached"
+        NotOpened,
+        match=r"not every site opened it .elm: the node was lost.*same sites again .ash, birch, cedar, elm. when elm can",
     ):
         secure_totals(sites, sites.numbers, DIRECTORY, **ABOUT)
     others = {"ash", "birch", "cedar"}
@@ -245,14 +248,13 @@ def test_secrets_of_an_attempt_that_nobody_finished_are_forgotten(tmp_path: Path
     ],
 )
 def test_terms_that_were_changed_for_one_site(tmp_path: Path, change: Any, expected: str | None) -> None:
-    """The site refuses in one line; where the terms are sound by themselves,
-    the total is noise and not the server's.
-    """
+    """The site refuses in one line; where the terms are sound by themselves, it is not ready for the others'."""
     sites = sites_at(tmp_path, 4)
     sites.tamper = lambda terms, site: change(terms) if site == "ash" else terms
     if expected is None:
-        with pytest.raises(RunFailed, match="ash: site ash: it has sealed nothing under these terms"):
+        with pytest.raises(DroppedOut, match="ash: site ash: it has sealed nothing under these terms") as caught:
             sum_once(sites, sites.numbers, DIRECTORY, **ABOUT)
+        assert (list(caught.value.failures), sites.seen_openings) == (["ash"], {})
         return
     with pytest.raises(DroppedOut, match=expected) as caught:
         sum_once(sites, sites.numbers, DIRECTORY, **ABOUT)

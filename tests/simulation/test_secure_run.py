@@ -42,22 +42,29 @@ from simulation.grid import LocalGrid
 from tests.experiments import COMPARISON, experiment_table, merged, write_uneven_sites
 
 SIZES = {"ash": 32, "birch": 48, "cedar": 32, "elm": 32}
+OPEN = "query.sums_open"
 EXACT = ("n_images", "n_patients", "sensitivity", "specificity", "threshold")
 CLOSE = ("brier", "ece", "expected", "log_oe_variance")
 
 
 class WatchedGrid(LocalGrid):
     """Hands every message and reply to `seen`; the node that `lose` names by type and place loses its answer, once, and
-    the second node the answers to those of its orders to seal that `drop` counts.
+    the second node the answers to those of its orders of type `dropping` that `drop` counts.
     """
 
     def __init__(
-        self, app: Any, sites: list[Path], *, lose: dict[str, int] | None = None, drop: Collection[int] = ()
+        self,
+        app: Any,
+        sites: list[Path],
+        *,
+        lose: dict[str, int] | None = None,
+        drop: Collection[int] = (),
+        dropping: str = "evaluate.sums_seal",
     ) -> None:
         self.seen: list[Message] = []
         super().__init__(app, sites, on_message=self.seen.append)
         self.lose = dict(lose or {})
-        self.drop, self.sealed, self.dropped = set(drop), 0, 0
+        self.drop, self.dropping, self.asked, self.dropped = set(drop), dropping, 0, 0
 
     def _deliver(self, message: Message) -> str:
         name = super()._deliver(message)
@@ -65,9 +72,9 @@ class WatchedGrid(LocalGrid):
         if self.lose.get(kind) == message.metadata.dst_node_id - 101:
             del self.lose[kind]
             self._replies[name] = Message(Error(5, "lost"), reply_to=message)
-        if kind == "evaluate.sums_seal" and message.metadata.dst_node_id == 102:
-            self.sealed += 1
-            if self.sealed in self.drop:
+        if kind == self.dropping and message.metadata.dst_node_id == 102:
+            self.asked += 1
+            if self.asked in self.drop:
                 self.dropped += 1
                 self._replies[name] = Message(Error(5, "lost"), reply_to=message)
         return name
@@ -80,6 +87,7 @@ def go(
     held: str = "elm",
     lose: dict[str, int] | None = None,
     drop: Collection[int] = (),
+    dropping: str = "evaluate.sums_seal",
     **changes: Any,
 ) -> WatchedGrid:
     from client.app import app
@@ -87,7 +95,7 @@ def go(
     about = parse(Experiment, experiment_table(sites, **changes), where="test")
     about = resolved(about, {site: "held-out" if site == held else "train" for site in SIZES})
     prepare_run(folder, about, initial_weights(about), resume=folder.exists())
-    grid = WatchedGrid(app, sites, lose=lose, drop=drop)
+    grid = WatchedGrid(app, sites, lose=lose, drop=drop, dropping=dropping)
     coordinate(FlowerFederation(grid, about), folder)
     return grid
 
@@ -146,7 +154,7 @@ def test_a_secure_run_tells_what_a_clear_one_does(hidden: tuple[Path, WatchedGri
         assert '"histograms":[{' not in text
         assert '"influence":[{' not in text
     kinds = [m.metadata.message_type for m in grid.seen]
-    secure_kinds = ("query.sums_key", "evaluate.sums_seal", "query.sums_open")
+    secure_kinds = ("query.sums_key", "evaluate.sums_seal", "query.sums_ready", "query.sums_open")
     # message and reply; val, test and placements; three training sites
     assert {kind: kinds.count(kind) for kind in secure_kinds} == dict.fromkeys(secure_kinds, 2 * 3 * 3)
 
@@ -162,15 +170,22 @@ def test_what_a_site_sends_is_small(hidden: tuple[Path, WatchedGrid]) -> None:
     assert sum(sent) < 3 * (42 << 10)
 
 
-@pytest.mark.parametrize(("kind", "seed"), [("query.sums_key", 1), ("evaluate.sums_seal", 2)])
+@pytest.mark.parametrize(
+    ("kind", "seed", "when"),
+    [
+        ("query.sums_key", 1, ""),
+        ("evaluate.sums_seal", 2, ""),
+        ("query.sums_ready", 5, ", after it had sealed its sums"),
+    ],
+)
 def test_a_site_that_drops_out_is_named_and_the_others_are_counted(
-    tmp_path: Path, sites: list[Path], kind: str, seed: int
+    tmp_path: Path, sites: list[Path], kind: str, seed: int, when: str
 ) -> None:
     """Val loses birch, test has all four again. The same model with other sites is refused."""
     grid = go(tmp_path / "run", sites, lose={kind: 1}, held="", evaluation={"secure": True}, seed=seed)
     assert grid.lose == {}
     failures = [e for e in read_records(tmp_path / "run" / "records.jsonl") if e["event"] == "failure"]
-    assert [(e["site"], e["why"]) for e in failures] == [("birch", "the node was lost (error 5)")]
+    assert [(e["site"], e["why"]) for e in failures] == [("birch", f"the node was lost (error 5){when}")]
     with pytest.raises(RunFailed, match="was already counted, and now the roster differs by birch"):
         go(tmp_path / "again", sites, held="", evaluation={"secure": True}, seed=seed)
 
@@ -266,17 +281,42 @@ def everybody(
     )
 
 
+@pytest.mark.parametrize(
+    ("dropping", "drop", "seed", "when"),
+    [
+        ("evaluate.sums_seal", (3, 4), 3, ""),
+        ("query.sums_ready", (3, 4), 6, ", after it had sealed its sums"),
+        (OPEN, range(3, 9), 7, ""),
+    ],
+)
 def test_a_site_lost_before_its_placements_leaves_an_area_without_an_interval(
-    tmp_path: Path, sites: list[Path]
+    tmp_path: Path, sites: list[Path], dropping: str, drop: Collection[int], seed: int, when: str
 ) -> None:
-    """Each training site seals val, test and placements: birch is lost at its third, then at its fourth."""
-    grid = go(tmp_path / "run", sites, lose={}, evaluation={"secure": True}, seed=3, drop=[3, 4])
-    assert grid.dropped == 2
+    """Each training site goes through val, test and placements: birch is lost at its third time, and again at its
+    fourth; where it should open, at each of the three requests in both.
+    """
+    about: dict[str, Any] = {"evaluation": {"secure": True}, "seed": seed}
+    grid = go(tmp_path / "run", sites, lose={}, drop=drop, dropping=dropping, **about)
+    assert grid.dropped == len(drop)
     row = rows(tmp_path / "run")["all"]
     assert (row["auc_low"], row["why"], row["n_images"] > 0) == (None, "unplaced", True)
     assert row["auc_federated_bound"] is not None
     failures = [e for e in read_records(tmp_path / "run" / "records.jsonl") if e["event"] == "failure"]
-    assert [(e["site"], e["why"]) for e in failures] == [("birch", "the node was lost (error 5)")]
+    (failure,) = failures
+    assert failure["site"] == "birch"
+    assert failure["why"] == (
+        f"the node was lost (error 5){when}; its cases are counted but not placed, so the AUC over all centers has no "
+        "interval: evaluate the same sites again (ash, birch, cedar) when birch can be reached, or another model "
+        "without it"
+    )
+
+
+def test_a_site_lost_when_it_should_open_fails_the_run_by_name(tmp_path: Path, sites: list[Path]) -> None:
+    """The counts of val: the others have opened, so nobody is asked without birch."""
+    with pytest.raises(
+        RunFailed, match=r"every site opened it \(birch: the node was lost \(error 5\)\); nothing is re"
+    ):
+        go(tmp_path / "run", sites, lose={}, evaluation={"secure": True}, seed=8, drop=(1, 2, 3), dropping=OPEN)
 
 
 def test_a_site_lost_once_before_its_placements_is_asked_again(tmp_path: Path, sites: list[Path]) -> None:
