@@ -39,7 +39,8 @@ def report_paired(site: Site, rows: Rows, scores: Both, order: EvaluateOrder) ->
         told = _own_difference(site.task, labels, scores, patients, smallest=smallest)
     influence: tuple[InfluenceSums | None, ...] = (None,) * len(order.placing)
     macro = None
-    if "sums" in sends and not order.evaluation.secure and large_enough(patients, smallest):
+    asked = bool(order.placing) and not order.evaluation.secure
+    if asked and "sums" in sends and large_enough(patients, smallest):
         sums = paired_sums(site.task, labels, scores, patients, order, smallest=smallest)
         influence, macro = sums.influence, sums.macro
     return PartReport(

@@ -91,6 +91,7 @@ def test_differences_are_those_of_the_slow_loop(world: World, tmp_path: Path, se
     grid = compare(world, tmp_path / "run", evaluation={"secure": secure})
     found = told(tmp_path / "run")
     assert list(found) == [*SIZES, "all"]
+    print([e for e in read_records(tmp_path / "run" / "records.jsonl") if e["event"] == "failure"])
     assert not [e for e in read_records(tmp_path / "run" / "records.jsonl") if e["event"] == "failure"]
     for site in SIZES:
         labels, one, two, whose = world.cases(site)
