@@ -97,9 +97,14 @@ def test_differences_are_those_of_the_slow_loop(world: World, tmp_path: Path, se
         labels, one, two, whose = world.cases(site)
         delta, variance = slow_difference(labels, one, two, whose)
         exact = InfluenceSums.of(place(labels, one) - place(labels, two), whose, center=0.0).difference()
-        print(site, found[site], delta, variance**.5)
+        print(site, found[site], delta, variance**0.5)
         assert found[site]["delta_auc"] == pytest.approx(delta, abs=1e-9)
-    labels, one, two, whose = (np.concatenate(x) for x in zip(*(
-        (l, a, b, w + 1000 * n) for n, (l, a, b, w) in enumerate(world.cases(s) for s in SIZES if s != HELD)), strict=True))
+    labels, one, two, whose = (
+        np.concatenate(x)
+        for x in zip(
+            *((l, a, b, w + 1000 * n) for n, (l, a, b, w) in enumerate(world.cases(s) for s in SIZES if s != HELD)),
+            strict=True,
+        )
+    )
     delta, variance = slow_difference(labels, one, two, whose)
-    print(found["all"], delta, variance**.5)
+    print(found["all"], delta, variance**0.5)
