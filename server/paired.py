@@ -263,18 +263,15 @@ def _total(
 
 def paired_contrasts(compared: Compared, experiment: Experiment, orders: Collection[str]) -> list[Contrast]:
     """A contrast for each center that was asked, and for `all`: in-federation from sums, else the mean over centers."""
-    found = [_contrast(site, experiment, compared.own.get(site) or _silent(compared, site)) for site in sorted(orders)]
+    own = {site: compared.own.get(site) or _silent(compared, site) for site in sorted(orders)}
+    found = [_contrast(site, experiment, one) for site, one in own.items()]
     if experiment.protocol != _IN_FEDERATION:
-        mean = mean_difference([compared.own[site] for site in sorted(compared.own)])
-        return [*found, _contrast("all", experiment, mean)] if len(found) > 1 else found
+        return [*found, _contrast("all", experiment, mean_difference(list(own.values())))] if len(own) > 1 else found
     if compared.together is None:
         return found
-    one = compared.together.found
-    whole = replace(_contrast("all", experiment, one), bound_federated=compared.together.bound)
-    return [
-        *found,
-        replace(whole, delta_federated=one.delta, low_federated=one.low, high_federated=one.high, p_federated=one.p),
-    ]
+    whole = _contrast("all", experiment, compared.together.found)
+    ends = {"low_federated": whole.low, "high_federated": whole.high, "bound_federated": compared.together.bound}
+    return [*found, replace(whole, delta_federated=whole.delta_auc, p_federated=whole.p, **ends)]
 
 
 def _silent(compared: Compared, site: str) -> Difference:
@@ -282,5 +279,7 @@ def _silent(compared: Compared, site: str) -> Difference:
 
 
 def _contrast(site: str, experiment: Experiment, found: Difference) -> Contrast:
-    one = Contrast(FIRST, SECOND, experiment.protocol, site, found.delta, found.low, found.high, found.p)
+    """No difference of two AUCs is beyond 1, so neither is its interval."""
+    low, high = (None if end is None else min(1.0, max(-1.0, end)) for end in (found.low, found.high))
+    one = Contrast(FIRST, SECOND, experiment.protocol, site, found.delta, low, high, found.p)
     return replace(one, why=found.why)
