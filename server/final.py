@@ -23,7 +23,9 @@ from common.update import Weights
 from server.budget import sample_gradients
 from server.evidence import FirstPass, Together, columns, parts_of
 from server.looks import Mending, ask_looks
-from server.paired import Against, Compared, ask_paired, paired_contrasts
+from server.paired import Against, Compared, Evaluating, paired_contrasts
+from server.paired_in_clear import compare_in_clear
+from server.paired_under_masks import compare_under_masks
 from server.pooled_in_clear import InClear
 from server.pooled_under_masks import UnderMasks
 from server.private_rounds import is_private, private_samples
@@ -115,17 +117,9 @@ def _ask(
     together = pooling.together(own, evaluated, roster.train)
     compared = None
     if against is not None:
-        compared = ask_paired(
-            federation,
-            experiment,
-            roster,
-            (weights, against.weights),
-            orders=orders,
-            val=val,
-            counting=own,
-            evaluated=evaluated,
-            together=together,
-        )
+        compare = compare_under_masks if experiment.evaluation.secure else compare_in_clear
+        done = Evaluating(val, own, orders, evaluated, together)
+        compared = compare(federation, experiment, (weights, against.weights), done, roster.train)
     failures = {
         **failures,
         **(mending.failures if mending else {}),
