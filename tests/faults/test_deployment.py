@@ -18,9 +18,10 @@ import tomli_w
 
 from common.files import read_json
 from common.parsing import to_table
-from common.weights import fingerprint, load
+from common.weights import fingerprint, load, save
+from server.against import keep_against
 from server.records import read_records
-from server.run import MODEL, initial_weights, prepare_run
+from server.run import MODEL, initial_weights, prepare_run, resolved
 from server.submit import submit
 from tests.faults.deployed import Deployment, await_true, deployment_in
 from tests.faults.small_sites import SERVER, experiment, write_sites
@@ -122,6 +123,29 @@ def test_a_private_run_charges_each_hospitals_own_ledger(clients: Deployment) ->
     assert not [e for e in read_records(clients.base / "private-2" / "records.jsonl") if e["event"] == "failure"]
 
 
+@pytest.mark.prove
+def test_two_models_are_compared_as_on_the_in_process_grid(clients: Deployment) -> None:
+    """By the coordinator's own command; over the grid by the same folder."""
+    about = replace(experiment(NAMES), held_out=("gamma",))
+    config, files = clients.base / "compared.toml", [clients.base / f"model-{n}.safetensors" for n in (0, 1)]
+    config.write_text(tomli_w.dumps(to_table(about)))
+    for number, path in enumerate(files):
+        save(path, initial_weights(replace(about, seed=number)))
+    near, far = clients.base / "near-compared", clients.base / "far-compared"
+    prepare_run(near, resolved(about, dict.fromkeys(NAMES, "train")), load(files[0]))
+    keep_against(near, *files)
+    run_in_process(near, [clients.base / "sites" / name for name in NAMES], train=False)
+    command = [*SERVER, "evaluate", str(files[0]), str(config), "--out", str(far), "--against", str(files[1])]
+    command += ["--state", str(clients.state)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=400, cwd=Path.cwd(), check=False)
+    assert done.returncode == 0, done.stderr
+    told = [read_json(folder / "results.json") for folder in (near, far)]
+    assert told[0]["contrasts"] == told[1]["contrasts"]
+    assert [one["site"] for one in told[1]["contrasts"]] == [*NAMES, "all"]
+    assert None not in [one["delta_auc"] for one in told[1]["contrasts"]]
+    assert "checkpoint − other, in-federation" in done.stdout
+
+
 def test_no_path_of_the_server_reaches_a_site(clients: Deployment) -> None:
     folder = str(clients.base)
     with_fab = [path for name in NAMES for path in (clients.base / "sites" / name / "state" / "flower").rglob("*")]
@@ -165,12 +189,12 @@ def test_ray_gives_the_weights_of_the_in_process_grid(tmp_path: Path) -> None:
     assert fingerprint(load(tmp_path / "ray" / MODEL)) == fingerprint(load(tmp_path / "near" / MODEL))
 
 
-def run_in_process(folder: Path, sites: list[Path]) -> None:
+def run_in_process(folder: Path, sites: list[Path], *, train: bool = True) -> None:
     from client.app import app as client_app
     from server.app import app as server_app
     from simulation.grid import run_locally
 
-    run_locally(server_app, client_app, sites, {"run-folder": str(folder)})
+    run_locally(server_app, client_app, sites, {"run-folder": str(folder), "train": train})
 
 
 def child_of(pid: int) -> int:
