@@ -222,7 +222,7 @@ def _scorer(order: EvaluateOrder) -> Score:
 
 def scores_of(site: Site, rows: np.ndarray, order: EvaluateOrder, weights: Weights, *, part: str) -> np.ndarray:
     """The scores (N, K) of the cases `rows`; those of test cases are kept from the first pass on until their
-    placements.
+    placements, or, where the model is compared with another, until the difference.
     """
     from client.kept import keep_scores, kept_scores, scores_name
 
