@@ -235,7 +235,8 @@ def scores_of(site: Site, rows: np.ndarray, order: EvaluateOrder, weights: Weigh
         return kept
     scores = _scored(site, rows, order, weights)
     if not last:
-        keep_scores(site.state, name, scores, beside=0 if order.compared is None else 1)
+        two = order.compared is not None or order.stage == "paired"
+        keep_scores(site.state, name, scores, beside=1 if two else 0)
     return scores
 
 

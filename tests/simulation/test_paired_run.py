@@ -188,7 +188,8 @@ def test_patients_whom_privacy_hides_are_in_no_comparison(tmp_path: Path) -> Non
         answer_evaluate(site, order, both)
 
 
-def test_no_image_is_scored_twice(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("secure", [False, True])
+def test_no_image_is_scored_twice(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, secure: bool) -> None:
     """Test cases of a training site are scored once by each model, whichever message needs the scores."""
     import client.service as service
 
@@ -201,7 +202,7 @@ def test_no_image_is_scored_twice(world: World, tmp_path: Path, monkeypatch: pyt
         return whole(site, rows, *rest)
 
     monkeypatch.setattr(service, "_scored", counted)
-    compare(tmp_path / "run", world.sites, world.files, evaluation={"repair": False})
+    compare(tmp_path / "run", world.sites, world.files, evaluation={"repair": False, "secure": secure})
     val, test = 16, 16
     assert sorted(scored) == [val, val, test, test]
 
