@@ -10,7 +10,7 @@ a server.
 
 from __future__ import annotations
 
-__all__ = ["Answered", "count_evaluation", "read_answered"]
+__all__ = ["Answered", "count_evaluation", "count_models", "read_answered"]
 
 import json
 from collections.abc import Iterator, Mapping
@@ -84,6 +84,12 @@ def count_evaluation(folder: Path, site: Site, order: EvaluateOrder, weights: We
                     f"site {site.id} has answered {done} evaluations {where}; ask for fewer, or raise it at the site"
                 )
         append_line(state / _FILE, json.dumps({"run": run, "request": request}, ensure_ascii=False))
+
+
+def count_models(folder: Path, site: Site, order: EvaluateOrder, weights: Weights, *, terms: str = "") -> None:
+    """`count_evaluation` for every model of an order: one of the stage `paired` asks about two."""
+    for number in (1, 2) if order.stage == "paired" else (0,):
+        count_evaluation(folder, site, order, weights, terms=f"{terms} model {number}" if number else terms)
 
 
 def read_answered(folder: Path) -> Answered:

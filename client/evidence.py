@@ -6,7 +6,7 @@ the sums leave under masks alone (`client.sealing`). Shapes: N cases, K classes.
 
 from __future__ import annotations
 
-__all__ = ["histograms_of", "influence_of", "report_looks", "report_part", "stage_sums"]
+__all__ = ["everybody", "histograms_of", "influence_of", "report_looks", "report_part", "stage_sums", "without_own"]
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -38,8 +38,9 @@ Rows = NDArray[np.int64]
 def report_part(site: Site, rows: Rows, scores: Scores, order: EvaluateOrder) -> PartReport:
     """A site's answer about the cases `rows` (N,) with their scores (N, K)."""
     smallest, sends = site.policy.smallest_group, site.policy.evaluation_sends
-    report = PartReport(*(None,) * 10, why="policy")
-    if "numbers" in sends:
+    second = order.compared == "second"
+    report = PartReport(*(None,) * 10, why=None if second else "policy")
+    if "numbers" in sends and not second:
         report = _own_numbers(site, rows, scores, order)
     enough = large_enough(site.patients[rows], smallest)
     if not enough or order.stage == "progress" or order.evaluation.secure:
@@ -116,7 +117,8 @@ def stage_sums(site: Site, rows: Rows, scores: Scores, order: EvaluateOrder, *, 
             grid = [first_grid(len(task.questions))] * len(task.questions)
             return StageSums(histograms=histograms_of(task, *cases, edges=grid, smallest=smallest))
         case "counts":
-            sums = _evaluation_sums(site, cases, order, smallest=smallest)
+            second = order.compared == "second"
+            sums = None if second else _evaluation_sums(site, cases, order, smallest=smallest)
             placed = order.evaluation.secure
             counted = histograms_of(
                 task, *cases, edges=order.edges, smallest=smallest, placed=placed, threshold=order.threshold
@@ -124,7 +126,7 @@ def stage_sums(site: Site, rows: Rows, scores: Scores, order: EvaluateOrder, *, 
             return StageSums(sums, counted)
         case "placements":
             return influence_of(task, *cases, placing=order.placing, smallest=smallest)
-        case "progress" | "looks" | "shift-moments" | "shift-sums":
+        case "progress" | "looks" | "shift-moments" | "shift-sums" | "paired":
             return StageSums()
 
 
@@ -195,11 +197,11 @@ def influence_of(
             placements.append(None)
             totals.append((0.0, 0.0))
             continue
-        others = _without_own(how.others, of_class, p) if how.whole else how.others
+        others = without_own(how.others, of_class, p) if how.whole else how.others
         placed = place(of_class, p, others)
         found.append(InfluenceSums.of(placed, patients, center=how.center, smallest=smallest))
         placements.append(placed)
-        totals.append(_everybody(others, of_class))
+        totals.append(everybody(others, of_class))
         if how.start is not None:
             logistic = LogisticSums.of(of_class, p, start=how.start)
     macro = None
@@ -209,19 +211,19 @@ def influence_of(
     return StageSums(influence=tuple(found), logistic=logistic, macro=macro)
 
 
-def _everybody(others: Others, own: NDArray[np.bool_]) -> tuple[float, float]:
+def everybody(others: Others, own: NDArray[np.bool_]) -> tuple[float, float]:
     """All sites' images of the class and of the rest, whole numbers."""
     there = int(own.sum()), int((~own).sum())
     return round(there[0] + others.positives.total), round(there[1] + others.negatives.total)
 
 
-def _without_own(everybody: Others, labels: Rows | NDArray[np.bool_], p: Scores) -> Others:
+def without_own(total: Others, labels: Rows | NDArray[np.bool_], p: Scores) -> Others:
     """The other sites' cases, from everybody's; BadInput where the site's own are not among them."""
-    bins, own = len(everybody.edges) + 1, bin_of(p, everybody.edges)
-    places = place_in_bin(p, everybody.edges)
+    bins, own = len(total.edges) + 1, bin_of(p, total.edges)
+    places = place_in_bin(p, total.edges)
     found = []
     positive = np.asarray(labels).astype(np.bool_)
-    for theirs, which in ((everybody.positives, positive), (everybody.negatives, ~positive)):
+    for theirs, which in ((total.positives, positive), (total.negatives, ~positive)):
         mine = Cells.placed(own[which], places[which], total=bins)
         counts = tuple(_less(theirs.counts, mine.counts).tolist())
         first, second = (
@@ -229,7 +231,7 @@ def _without_own(everybody: Others, labels: Rows | NDArray[np.bool_], p: Scores)
             for sums, less in ((theirs.places, mine.places), (theirs.squares, mine.squares))
         )
         found.append(OtherCases(counts, places=first, squares=second))
-    return Others(everybody.edges, *found)
+    return Others(total.edges, *found)
 
 
 def _less(total: Sequence[float], mine: Sequence[int]) -> Scores:

@@ -30,9 +30,12 @@ def scores_name(order: EvaluateOrder, weights: Weights, *, part: str, data_sha25
     return f"scores-{sha256_bytes(named)[:32]}.npy"
 
 
-def keep_scores(state: Path, name: str, scores: np.ndarray) -> None:
-    """Keep scores (N, K) for the next message of the evaluation; those of evaluations that were never finished go."""
-    for old in state.glob("scores-*.npy"):
+def keep_scores(state: Path, name: str, scores: np.ndarray, *, beside: int = 0) -> None:
+    """Keep scores (N, K) for the next message of the evaluation, and the last `beside` of those that lie there; those
+    of evaluations that were never finished go.
+    """
+    there = sorted(state.glob("scores-*.npy"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    for old in there[beside:]:
         old.unlink(missing_ok=True)
     buffer = io.BytesIO()
     np.save(buffer, scores, allow_pickle=False)

@@ -10,12 +10,13 @@ from pathlib import Path
 from numpy.typing import ArrayLike
 from pydantic import TypeAdapter
 
-from client.evaluations import count_evaluation
+from client.evaluations import count_models
 from client.evidence import stage_sums
+from client.paired import paired_sums
 from client.private_round import Custody
 from client.secure_sums import make_key, open_total, ready, seal
 from client.sent import log_sealed
-from client.service import scores_of, use_threads
+from client.service import scores_of, scores_of_both, use_threads
 from client.site import Site, require_task
 from common.blocks import Words
 from common.errors import BadInput
@@ -60,7 +61,7 @@ def answer_seal(
 
     def compute() -> Mapping[str, ArrayLike]:
         folder = (custody or Custody()).folder(site)
-        count_evaluation(folder, site, asked, weights, terms=order.terms.digest)
+        count_models(folder, site, asked, weights, terms=order.terms.digest)
         return evaluation_numbers(_sums_by_part(site, asked, weights))
 
     request = b"|".join((TypeAdapter(EvaluateOrder).dump_json(asked), site.data_sha256.encode()))
@@ -83,7 +84,10 @@ def _sums_by_part(site: Site, order: EvaluateOrder, weights: Weights) -> dict[st
     found = {}
     for name, splits in order.parts.items():
         rows = site.rows(*splits)
-        if len(rows):
+        if len(rows) and order.stage == "paired":
+            both = scores_of_both(site, rows, order, weights, part=name)
+            found[name] = paired_sums(site.task, site.labels[rows], both, site.patients[rows], order, smallest=1)
+        elif len(rows):
             scores = scores_of(site, rows, order, weights, part=name)
             found[name] = stage_sums(site, rows, scores, order, smallest=1)
         else:

@@ -10,6 +10,7 @@ __all__ = [
     "open_site",
     "proximal_of",
     "scores_of",
+    "scores_of_both",
     "site_crops",
     "use_threads",
 ]
@@ -23,13 +24,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from client.cache import load_crops
-from client.evaluations import count_evaluation
+from client.evaluations import count_models
 from client.keyed import keyed_digest
 from client.private_round import Custody, answer_private
 from client.site import Site, load_site, require_declared, require_task
 from common.config import Crop, FedAvg, FedProx, Model
 from common.errors import BadInput
 from common.orders import EvaluateOrder, EvaluateReport, Part, PartReport, SiteCard, TrainOrder, TrainReport
+from common.paired import apart
 from common.private_orders import CardOrder
 from common.repair_orders import Repair
 from common.update import Weights, difference, norm
@@ -158,13 +160,14 @@ def answer_evaluate(
     EvaluationsExhausted where the site's policy allows no more of them.
     """
     from client.evidence import report_looks
+    from client.paired import report_paired
     from client.sent import log_report
     from client.shift_report import report_shift
 
     began = time.monotonic()
     use_threads(order.threads)
     require_task(site, order.task)
-    count_evaluation((custody or Custody()).folder(site), site, order, weights)
+    count_models((custody or Custody()).folder(site), site, order, weights)
     parts: dict[str, PartReport] = {}
     for name, splits in order.parts.items():
         rows = site.rows(*splits)
@@ -172,6 +175,8 @@ def answer_evaluate(
             parts[name] = report_looks(site, rows, site_crops(site, order.crop)[rows], order)
         elif len(rows) and order.stage in ("shift-moments", "shift-sums"):
             parts[name] = report_shift(site, rows, order, weights)
+        elif len(rows) and order.stage == "paired":
+            parts[name] = report_paired(site, rows, scores_of_both(site, rows, order, weights, part=name), order)
         elif len(rows):
             parts[name] = _report_scored(site, rows, order, weights, part=name)
     seconds = None if site.policy.privacy_required else round(time.monotonic() - began, 3)
@@ -217,21 +222,37 @@ def _scorer(order: EvaluateOrder) -> Score:
 
 def scores_of(site: Site, rows: np.ndarray, order: EvaluateOrder, weights: Weights, *, part: str) -> np.ndarray:
     """The scores (N, K) of the cases `rows`; those of test cases are kept from the first pass on until their
-    placements.
+    placements, or, where the model is compared with another, until the difference.
     """
     from client.kept import keep_scores, kept_scores, scores_name
 
     if part != "test" or order.stage == "progress":
         return _scored(site, rows, order, weights)
-    last = order.stage == "placements"
+    last = _last_message(order)
     name = scores_name(order, weights, part=part, data_sha256=site.data_sha256)
     kept = kept_scores(site.state, name, cases=len(rows), take=last)
     if kept is not None:
         return kept
     scores = _scored(site, rows, order, weights)
     if not last:
-        keep_scores(site.state, name, scores)
+        two = order.compared is not None or order.stage == "paired"
+        keep_scores(site.state, name, scores, beside=1 if two else 0)
     return scores
+
+
+def _last_message(order: EvaluateOrder) -> bool:
+    """Whether nothing more is asked about the order's models."""
+    if order.stage == "paired":
+        return bool(order.placing) or not order.evaluation.secure
+    return order.stage == "placements" and order.compared is None
+
+
+def scores_of_both(
+    site: Site, rows: np.ndarray, order: EvaluateOrder, weights: Weights, *, part: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """The scores (N, K) of both models that came with an order of the stage `paired`."""
+    first, second = apart(weights)
+    return scores_of(site, rows, order, first, part=part), scores_of(site, rows, order, second, part=part)
 
 
 def _scored(site: Site, rows: np.ndarray, order: EvaluateOrder, weights: Weights) -> np.ndarray:

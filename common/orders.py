@@ -24,6 +24,7 @@ from common.auc import ClusteredAuc
 from common.config import Crop, Evaluation, FedAvg, FedProx, Model, Positive, Training
 from common.influence import Others
 from common.logistic import Start
+from common.paired import SentDifference
 from common.private_orders import PrivateOrder, PrivateReport
 from common.repair_orders import LooksSums, Repair, RepairOrder
 from common.shift_orders import SentMoments, SentSums, ShiftOrder
@@ -32,7 +33,7 @@ from common.tasks import Task
 _STRICT = ConfigDict(extra="forbid")
 
 Part = Literal["train", "val", "test"]
-Stage = Literal["progress", "first-pass", "counts", "placements", "looks", "shift-moments", "shift-sums"]
+Stage = Literal["progress", "first-pass", "counts", "placements", "looks", "shift-moments", "shift-sums", "paired"]
 
 
 @checked(frozen=True, config=_STRICT)
@@ -118,6 +119,10 @@ class EvaluateOrder:
     parts' crops look, and for nothing else: no case is scored. With `repair` the site mends its pictures and answers by
     it, beside the rest. `shift-moments` and then `shift-sums` ask for what `shift` says, and for nothing else. In a
     secure evaluation a site `apart` is in no total, so that it tells by itself what follows from its counts.
+
+    A model that is `compared` with another keeps its scores at the site until `paired` asks for the difference; of the
+    second, histograms alone are told. `paired` comes with both models (`common.paired`): for the exact difference of
+    their AUCs at the site, and, with `placing` for the first and `against` for the second, for influence sums of it.
     """
 
     run: str
@@ -136,6 +141,8 @@ class EvaluateOrder:
     repair: RepairOrder | None = None
     apart: bool = False
     shift: ShiftOrder | None = None
+    compared: Literal["first", "second"] | None = None
+    against: tuple[Placing | None, ...] = ()
 
 
 @checked(frozen=True, config=_STRICT)
@@ -150,6 +157,7 @@ class PartReport:
     What follows from counts, from `sensitivity` to `log_oe_variance` (`common.observed`), is there where a site's
     counts were asked for, unless they leave under masks as part of a total. `looks`, `shift_moments` and `shift_sums`
     answer the stages of these names; `repairs` the order to mend, and is empty where the site's numbers stay there.
+    `difference` is there in the stage `paired` alone; its `influence` and `macro` are of the difference.
     """
 
     n_images: int | None
@@ -180,6 +188,7 @@ class PartReport:
     by_class: tuple[ClusteredAuc, ...] = ()
     shift_moments: SentMoments | None = None
     shift_sums: SentSums | None = None
+    difference: SentDifference | None = None
 
 
 @checked(frozen=True, config=_STRICT)

@@ -6,8 +6,8 @@ __all__ = ["Provenance", "provenance"]
 
 import platform
 import subprocess
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 
@@ -18,7 +18,8 @@ _PACKAGES = ("sonofed", "flwr", "torch", "torchvision", "numpy", "scipy", "panda
 class Provenance:
     """`commit` is None outside a git checkout; `dirty` says that files differ from it; `data` is a SHA-256 per site.
 
-    `artificial_sites` were cut from one center and are no centers of their own.
+    `artificial_sites` were cut from one center and are no centers of their own; `models` has the SHA-256 of the files
+    of models that were compared, by what they are called in results.
     """
 
     commit: str | None
@@ -29,16 +30,23 @@ class Provenance:
     threads: int
     data: dict[str, str]
     artificial_sites: tuple[str, ...] = ()
+    models: Mapping[str, str] = field(default_factory=dict)
 
 
-def provenance(*, threads: int, data: dict[str, str], artificial_sites: Iterable[str] = ()) -> Provenance:
+def provenance(
+    *,
+    threads: int,
+    data: dict[str, str],
+    artificial_sites: Iterable[str] = (),
+    models: Mapping[str, str] | None = None,
+) -> Provenance:
     """Describe this process and the checkout it runs from."""
     commit = _git("rev-parse", "HEAD")
     status = _git("status", "--porcelain") if commit else None
     versions = {"python": platform.python_version()} | {name: v for name in _PACKAGES if (v := _version(name))}
     dirty = bool(status) if commit else None
     artificial = tuple(sorted(artificial_sites))
-    return Provenance(commit, dirty, versions, _processor(), _device(), threads, data, artificial)
+    return Provenance(commit, dirty, versions, _processor(), _device(), threads, data, artificial, models or {})
 
 
 def _git(*arguments: str) -> str | None:

@@ -41,13 +41,20 @@ def no_case(order: EvaluateOrder) -> StageSums:
             return StageSums(histograms=tuple(_empty(grid) for _ in order.task.questions))
         case "counts":
             sums = EvaluationSums.of([], [], [], site="", threshold=order.threshold, loss_sum=0.0)
-            secure = order.evaluation.secure
-            return StageSums(sums, tuple(_empty(edges, placed=secure) for edges in order.edges))
+            second, secure = order.compared == "second", order.evaluation.secure
+            return StageSums(None if second else sums, tuple(_empty(edges, placed=secure) for edges in order.edges))
         case "placements":
             starts = [how.start for how in order.placing if how is not None and how.start is not None]
             return StageSums(
                 influence=tuple(None if how is None else InfluenceSums.zero(how.center) for how in order.placing),
                 logistic=LogisticSums.of([], [], start=starts[-1]) if starts else None,
+                macro=MacroSums.zero(len(order.placing)) if len(order.placing) > 1 else None,
+            )
+        case "paired":
+            both = zip(order.placing, order.against, strict=True)
+            zeros = [InfluenceSums.zero(a.center - b.center) if a and b else None for a, b in both]
+            return StageSums(
+                influence=tuple(zeros),
                 macro=MacroSums.zero(len(order.placing)) if len(order.placing) > 1 else None,
             )
         case "progress" | "looks" | "shift-moments" | "shift-sums":

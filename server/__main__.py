@@ -48,6 +48,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     evaluate.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
     evaluate.add_argument("config", type=Path, metavar="CONFIG")
     evaluate.add_argument("--out", type=Path, required=True, metavar="RUN")
+    evaluate.add_argument(
+        "--against", type=Path, default=None, metavar="OTHER",
+        help="another model of the same configuration: tell the paired difference of AUC, CHECKPOINT − OTHER, at each "
+        "center and over all training sites' test cases",
+    )  # fmt: skip
     _state(evaluate)
     add_json(evaluate)
     report = command(
@@ -90,10 +95,15 @@ def _run(options: argparse.Namespace) -> int:
 def _evaluate(options: argparse.Namespace) -> int:
     from common.config import load_experiment
     from common.weights import load
+    from server.against import keep_against, read_other
     from server.run import prepare_run, resolved
 
     experiment = load_experiment(options.config)
+    if options.against is not None:
+        read_other(options.checkpoint, options.against)
     prepare_run(options.out, resolved(experiment, _named(experiment)), load(options.checkpoint))
+    if options.against is not None:
+        keep_against(options.out, options.checkpoint, options.against)
     return _submit(options, train=False)
 
 

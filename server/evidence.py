@@ -48,13 +48,15 @@ DECISIONS = np.arange(1, 20) / 20
 @dataclass(frozen=True)
 class Together:
     """All training sites' test cases: what adds, what follows from placements, the sites' `own` AUCs,
-    and who failed.
+    and who failed. Under masks also the `questions` of the totals and over which `sites` these are.
     """
 
     sums: EvaluationSums
     found: Federated
     own: tuple[ClusteredAuc, ...]
     failures: Mapping[str, str]
+    questions: tuple[Question, ...] = ()
+    sites: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 __all__ = ["evaluate_finally"]
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 
@@ -23,6 +23,9 @@ from common.update import Weights
 from server.budget import sample_gradients
 from server.evidence import FirstPass, Together, columns, parts_of
 from server.looks import Mending, ask_looks
+from server.paired import Against, Compared, Evaluating, paired_contrasts
+from server.paired_in_clear import compare_in_clear
+from server.paired_under_masks import compare_under_masks
 from server.pooled_in_clear import InClear
 from server.pooled_under_masks import UnderMasks
 from server.private_rounds import is_private, private_samples
@@ -45,12 +48,14 @@ def evaluate_finally(
     run: str,
     folder: Path,
     records: Records,
+    against: Against | None = None,
 ) -> None:
-    """Lock the threshold on val cases, then number every site's test cases and, in-federation, all of them together.
+    """Lock the threshold on val cases, then number every site's test cases and, in-federation, all of them together;
+    and, with `against`, compare the model with another.
 
     Under leave-one-center-out the training centers' test patients have trained, so only held-out centers are tested.
     """
-    found = _ask(federation, roster, experiment, outcome.weights, run=run)
+    found = _ask(federation, roster, experiment, outcome.weights, run=run, against=against)
     for site, why in sorted(found.failures.items()):
         records.add("failure", run=run, round=experiment.training.rounds, site=site, why=why)
     rows = _rows(found, roster, experiment)
@@ -65,9 +70,10 @@ def evaluate_finally(
             threads=experiment.threads,
             data={site: card.data_sha256 for site, card in sorted(cards.items())},
             artificial_sites=[site for site, card in cards.items() if card.artificial],
+            models=against.sha256 if against else None,
         ),
         rows=rows,
-        contrasts=[],
+        contrasts=paired_contrasts(found.compared, experiment, found.asked) if found.compared else [],
         shift=panel(found.shift, experiment, trainers=roster.train, rows=rows, repairs=repairs),
         repairs=repairs,
         privacy=spending(read_records(records.path), experiment),
@@ -84,28 +90,46 @@ class _Found:
     together: Together | None
     shift: Told
     failures: Mapping[str, str]
+    asked: Collection[str] = ()
+    compared: Compared | None = None
 
 
-def _ask(federation: Federation, roster: Roster, experiment: Experiment, weights: Weights, *, run: str) -> _Found:
+def _ask(
+    federation: Federation,
+    roster: Roster,
+    experiment: Experiment,
+    weights: Weights,
+    *,
+    run: str,
+    against: Against | None,
+) -> _Found:
     last = experiment.training.rounds
     pooling = (UnderMasks if experiment.evaluation.secure else InClear)(federation, experiment, weights)
     val = evaluate_order(experiment, {"val": ("val",)}, run=run, round_number=last)
     first, failures = pooling.first_pass(val, roster.train)
     own = pooling.counting(evaluate_order(experiment, {"test": ("test",)}, run=run, round_number=last), first)
+    own = replace(own, compared="first" if against else None)
     mending = None
     if experiment.evaluation.repair and roster.held_out:
         mending = ask_looks(federation, experiment, val, tuple(roster.train), val=first.shares)
-    evaluated = federation.evaluate(last, _orders(own, roster, experiment, mending), weights)
+    orders = _orders(own, roster, experiment, mending)
+    evaluated = federation.evaluate(last, orders, weights)
     together = pooling.together(own, evaluated, roster.train)
+    compared = None
+    if against is not None:
+        compare = compare_under_masks if experiment.evaluation.secure else compare_in_clear
+        done = Evaluating(val, own, orders, evaluated, together)
+        compared = compare(federation, experiment, (weights, against.weights), done, roster.train)
     failures = {
         **failures,
         **(mending.failures if mending else {}),
         **evaluated.failures,
         **(together.failures if together else {}),
+        **(compared.failures if compared else {}),
     }
     shift = ask_shift(federation, experiment, roster, weights, val, lost=failures)
     failures |= shift.failures
-    return _Found(first, mending, evaluated, together, shift, failures)
+    return _Found(first, mending, evaluated, together, shift, failures, tuple(orders), compared)
 
 
 def _orders(

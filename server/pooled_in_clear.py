@@ -63,7 +63,7 @@ class InClear:
         parts = {site: part for site, part in parts_of(evaluated, "test").items() if site in sites}
         failures: dict[str, str] = {}
         while any(part.sums for part in parts.values()):
-            questions = self._pooled(parts, order)
+            questions = self.pooled(parts, order)
             answered = self.federation.evaluate(order.round, _placing(order, questions, parts), self.weights)
             if not answered.failures:
                 return _put_together(parts, questions, answered, failures)
@@ -71,7 +71,8 @@ class InClear:
             parts = {site: part for site, part in parts.items() if site not in answered.failures}
         return None
 
-    def _pooled(self, parts: Mapping[str, PartReport], order: EvaluateOrder) -> tuple[Question, ...]:
+    def pooled(self, parts: Mapping[str, PartReport], order: EvaluateOrder) -> tuple[Question, ...]:
+        """The sites' histograms of their counts put together, for each question."""
         task = self.experiment.task
         return pool(self._histograms(parts), order.edges, questions=task.questions, positive_index=task.positive_index)
 

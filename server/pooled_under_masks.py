@@ -8,7 +8,7 @@ sites, each takes its own cases off, and the influence and calibration sums come
 
 from __future__ import annotations
 
-__all__ = ["UnderMasks"]
+__all__ = ["Counted", "UnderMasks"]
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
@@ -29,6 +29,16 @@ from server.secure_sums import DroppedOut, NotOpened, Totals, secure_totals, sum
 _TOTAL = "total"
 _ATTEMPTS = 2
 """How often all counted sites are asked for their placements."""
+
+
+@dataclass(frozen=True)
+class Counted:
+    """The total of counts over `sites`, put together by question; `failures`: who was left out, and why."""
+
+    sites: tuple[str, ...]
+    sums: EvaluationSums | None
+    questions: tuple[Question, ...]
+    failures: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -71,16 +81,33 @@ class UnderMasks:
         parts = {site: part for site, part in parts_of(evaluated, "test").items() if site in sites}
         if not evaluated.reports.keys() & set(sites):
             return None
-        asked = replace(order, stage="counts")
-        found = self._totals(asked, sites, purpose="final test")
-        counted = self._read(found, "test", asked)
-        task = self.experiment.task
-        questions = pool(
-            {_TOTAL: counted.histograms}, order.edges, questions=task.questions, positive_index=task.positive_index
-        )
-        numbers, lost = self._placed(order, questions, found.sites)
+        found = self.counted(order, sites)
+        numbers, lost = self._placed(order, found.questions, found.sites)
         own = tuple(own_auc(parts[site]) for site in found.sites if site in parts)
-        return Together(counted.sums or EvaluationSums.zero(), numbers, own, {**found.failures, **lost})
+        lost = {**found.failures, **lost}
+        return Together(found.sums or EvaluationSums.zero(), numbers, own, lost, found.questions, found.sites)
+
+    def counted(self, order: EvaluateOrder, sites: Collection[str], *, whole: bool = False) -> Counted:
+        """The counts of test cases as a total over `sites`; over all of them where it must be `whole`."""
+        asked = replace(order, stage="counts")
+        found = self._totals(asked, sites, purpose="final test", whole=whole)
+        told, task = self._read(found, "test", asked), self.experiment.task
+        questions = pool(
+            {_TOTAL: told.histograms}, order.edges, questions=task.questions, positive_index=task.positive_index
+        )
+        return Counted(found.sites, told.sums, questions, found.failures)
+
+    def placed_by_all(self, order: EvaluateOrder, sites: Collection[str], *, purpose: str) -> StageSums:
+        """The total of what `order` asks about test cases, over all of `sites`; DroppedOut or NotOpened where one stays
+        away.
+        """
+        for left in range(_ATTEMPTS - 1, -1, -1):
+            try:
+                return self._read(self._totals(order, sites, purpose=purpose, whole=True), "test", order)
+            except (DroppedOut, NotOpened):
+                if not left:
+                    raise
+        raise AssertionError("unreachable")
 
     def _placed(
         self, order: EvaluateOrder, questions: tuple[Question, ...], sites: Collection[str]
@@ -96,14 +123,10 @@ class UnderMasks:
         told = StageSums()
         if any(how is not None for how in placing):
             asked = replace(order, stage="placements", edges=(), placing=placing)
-            for _ in range(_ATTEMPTS):
-                try:
-                    found = self._totals(asked, sites, purpose="final placements", whole=True)
-                except (DroppedOut, NotOpened) as lost:
-                    failures = {**failures, **_unplaced(lost.failures, sites)}
-                else:
-                    told, failures = self._read(found, "test", asked), {}
-                    break
+            try:
+                told = self.placed_by_all(asked, sites, purpose="final placements")
+            except (DroppedOut, NotOpened) as lost:
+                failures = _unplaced(lost.failures, sites)
         return federated(questions, {_TOTAL: told.influence}, {_TOTAL: told.logistic}, {_TOTAL: told.macro}), failures
 
     def _totals(self, order: EvaluateOrder, sites: Collection[str], *, purpose: str, whole: bool = False) -> Totals:

@@ -20,6 +20,9 @@ from server.centers import across_centers
 from server.repairs import Repaired
 from server.spending import Spending
 
+_WHERE_ANY = ("artificial_sites", "models")
+"""What of the provenance is left out where it is empty."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -116,13 +119,13 @@ def write_results(
     privacy: Spending | None = None,
 ) -> Path:
     """Write RUN/results.json, atomically. `shift` (the cards of centers), `repairs` (without labels, beside the
-    rows), `privacy` (what it cost) and `provenance.artificial_sites` stand in it only where there are such.
+    rows), `privacy` (what it cost), `provenance.artificial_sites` and `.models` stand in it only where there are such.
     """
     path = run / "results.json"
     document = {
         "config": config,
         "budget": budget,
-        "provenance": {key: value for key, value in asdict(provenance).items() if key != "artificial_sites" or value},
+        "provenance": {key: value for key, value in asdict(provenance).items() if key not in _WHERE_ANY or value},
         "rows": [asdict(row) for row in rows],
         "contrasts": [asdict(contrast) for contrast in contrasts],
         "meta": [asdict(entry) for entry in across_centers(rows)],

@@ -18,6 +18,7 @@ from common.parsing import parse, to_table
 from common.randomness import derive_seed
 from common.update import Weights
 from common.weights import TailAverage, get_weights, save
+from server.against import read_against
 from server.checkpoints import State, latest, store
 from server.final import evaluate_finally
 from server.heads import KnownHeads
@@ -125,7 +126,8 @@ def coordinate(
     """Gather the sites, train from the last checkpoint on, store `model.safetensors`, evaluate, and write
     `results.json`.
 
-    `train=False` evaluates the stored weights only. `heads`: where the heads of the sites' ledgers are remembered over
+    `train=False` evaluates the stored weights only, and compares them with those that `keep_against` put beside them.
+    `heads`: where the heads of the sites' ledgers are remembered over
     runs (default: in the run folder alone). RunFailed where nobody learned; the reason stands in the records too.
     """
     experiment, identity = open_run(folder)
@@ -159,7 +161,10 @@ def coordinate(
         )
         save(folder / MODEL, outcome.weights)
         if final:
-            evaluate_finally(sites, roster, experiment, outcome, run=run, folder=folder, records=records)
+            against = None if train else read_against(folder)
+            evaluate_finally(
+                sites, roster, experiment, outcome, run=run, folder=folder, records=records, against=against
+            )
     except (BadInput, RunFailed) as error:
         records.add("end", run=run, ok=False, why=str(error), exit_code=error.exit_code)
         raise

@@ -42,6 +42,9 @@ class Contrast:
     At `site` `all` the sites were put together as `contrasts` was told. None where a class is absent; interval and p
     also where a class has fewer than two patients. `all`, in-federation, also has what the clustered paired test finds
     from sums alone, on the same mean over seeds, which it takes as they are.
+
+    Of two models that a deployment compares (`server.paired`) all numbers are the clustered paired test's, exact at a
+    site; at `all` both are those from sums, off the exact Δ by `bound_federated` at most. `why` says why one is None.
     """
 
     a: Arm
@@ -56,6 +59,8 @@ class Contrast:
     low_federated: float | None = None
     high_federated: float | None = None
     p_federated: float | None = None
+    bound_federated: float | None = None
+    why: str | None = None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from common.files import read_json
+from server.paired import FIRST
 from server.records import read_records
 
 
@@ -25,7 +26,9 @@ def summary(run: Path) -> tuple[str, dict[str, Any]]:
         if rows:
             lines += ["", *_block(protocol, rows, table)]
     for contrast in results["contrasts"]:
-        if contrast["site"] == "all" and contrast["delta_auc"] is not None:
+        if contrast["a"] == FIRST:
+            lines.append(_paired_line(contrast))
+        elif contrast["site"] == "all" and contrast["delta_auc"] is not None:
             lines.append(_contrast_line(contrast))
     artificial = results["provenance"].get("artificial_sites", [])
     if artificial:
@@ -80,6 +83,16 @@ def _contrast_line(contrast: dict[str, Any]) -> str:
         else f" ({contrast['low']:+.3f} to {contrast['high']:+.3f}, p = {contrast['p']:.3f})"
     )
     return f"{contrast['a']} − {contrast['b']}, {contrast['protocol']}: {contrast['delta_auc']:+.3f}{interval}"
+
+
+def _paired_line(contrast: dict[str, Any]) -> str:
+    """Two models at one site, or at all."""
+    if contrast["delta_auc"] is None:
+        return f"{contrast['a']} − {contrast['b']}, {contrast['site']}: – ({contrast['why']})"
+    bound = contrast["bound_federated"]
+    off = "" if bound is None else f", from sums, off by {bound:.4f} at most"
+    why = f" ({contrast['why']})" if contrast["why"] else ""
+    return f"{_contrast_line(contrast)}{why}, {contrast['site']}{off}"
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

@@ -6,6 +6,7 @@ __all__ = ["absences", "failures"]
 
 from collections import Counter
 
+from server.report.differences import no_contrast
 from server.report.estimates import reason
 from server.report.reading import ALL, ARMS, IN_FEDERATION, LEAVE_ONE_OUT, Run
 
@@ -23,7 +24,7 @@ def absences(run: Run, *, files_absent: int, learning: bool, pictures: bool) -> 
     if run.meta and not any(entry.measure == "oe" for entry in run.meta):
         notes.append("O/E across centers is not known: the rows hold no observed and expected cases.")
     if not run.contrasts:
-        notes.append("No contrast between arms was computed.")
+        notes.append(no_contrast(run))
     if not run.shift:
         notes.append(f"There are no shift cards: {_no_cards(run)}.")
     if not run.repairs:

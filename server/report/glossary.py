@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["GLOSSARY", "Term"]
+__all__ = ["GLOSSARY", "OF_TWO_MODELS", "Term"]
 
 from dataclasses import dataclass
 
@@ -404,3 +404,19 @@ GLOSSARY = {
         "half.",
     ),
 }
+
+OF_TWO_MODELS: dict[str, Term] = {
+    "delta": Term(
+        "Difference of AUC",
+        "The AUC of the checkpoint minus that of the other model, on the same cases. Interval and p are of the clustered "
+        "paired test (DeLong et al. 1988; Obuchowski 1997), exact at each center. An interval that holds 0 means: no "
+        "difference that these data can show. It does not mean: equal.",
+    ),
+    "paired_sums": Term(
+        "From sums",
+        "The difference over all sites' test cases in one ranking, from score histograms and sums over patients; no "
+        "prediction leaves a site. It is off the exact one by at most what stands after ±; where that is more than half "
+        "the interval, no interval is shown.",
+    ),
+}
+"""What two of the terms mean where a deployment compared two models."""

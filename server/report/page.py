@@ -18,9 +18,10 @@ from server.report.appearance import descriptor_panels, histogram_panels
 from server.report.cards import cards
 from server.report.classes import class_names, class_rows
 from server.report.curves import CenterCurves, center_curves
+from server.report.differences import differences, no_contrast
 from server.report.estimates import estimate
 from server.report.forest import forest
-from server.report.glossary import GLOSSARY
+from server.report.glossary import GLOSSARY, OF_TWO_MODELS
 from server.report.learning import learning_panels
 from server.report.numbers import count, duration
 from server.report.pictures import galleries
@@ -51,7 +52,8 @@ def _context(run: Run) -> dict[str, Any]:
     shown, unreadable = galleries(run.folder)
     files_absent = sum(center.absent for found in curves.values() for center in found)
     missing = absences(run, files_absent=files_absent, learning=bool(learning), pictures=bool(shown))
-    matrix = matrix_rows(run)
+    matrix, shown_differences = matrix_rows(run), differences(run)
+    terms = GLOSSARY | (OF_TWO_MODELS if shown_differences.models else {})
     return {
         "name": str(run.setting("name") or run.folder.name),
         "question": _question(run),
@@ -65,6 +67,8 @@ def _context(run: Run) -> dict[str, Any]:
         "across": across_rows(run),
         "sums": sums_rows(run),
         "sums_decision": sums_decision(run),
+        "differences": shown_differences,
+        "no_contrast": no_contrast(run),
         "hover_texts": hover_texts,
         "cards": cards(run),
         "repairs": repair_rows(run),
@@ -86,7 +90,7 @@ def _context(run: Run) -> dict[str, Any]:
         "config_text": run.config_text,
         "missing": missing + unreadable,
         "failures": failures(run),
-        "glossary": {key: entry for key, entry in GLOSSARY.items() if key != "artificial" or run.artificial},
+        "glossary": {key: entry for key, entry in terms.items() if key != "artificial" or run.artificial},
         "keys": {arm: _key(arm) for arm in run.arms()},
     }
 
@@ -172,6 +176,7 @@ def _provenance(run: Run) -> list[tuple[str, str]]:
         ("threads", str(p.threads) if p.threads is not None else "–"),
         ("versions", ", ".join(f"{name} {version}" for name, version in p.versions.items()) or "–"),
     ]
+    pairs += [(f"model {name}, SHA-256", digest) for name, digest in p.models.items()]
     return pairs + [(f"data of {site}, SHA-256", digest) for site, digest in p.data.items()]
 
 

@@ -122,6 +122,7 @@ class Provenance:
     threads: int | None = None
     data: dict[str, str] = field(default_factory=dict)
     artificial_sites: tuple[str, ...] = ()
+    models: dict[str, str] = field(default_factory=dict)
 
 
 @checked(frozen=True, config=_GROWS)

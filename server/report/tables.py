@@ -140,7 +140,9 @@ def measure_rows(run: Run, protocol: str) -> list[MeasureRow]:
 class ContrastRow:
     """A contrast in words and numbers; `verdict` of federated is better, worse, borderline, none or unknown.
 
-    `sums`: the difference of the paired test from sums alone, and its interval and p, where the run has it.
+    `sums`: the difference of the paired test from sums alone, and its interval and p, where the run has it; of two
+    models that a deployment compared, which has nothing else of all cases, by how much it may be off. `why` a number is
+    not there, where the run says it.
     """
 
     protocol: str
@@ -152,6 +154,7 @@ class ContrastRow:
     p: str
     verdict: str
     sums: tuple[str, str] | None = None
+    why: str = ""
 
 
 def contrast_rows(run: Run, protocol: str) -> list[ContrastRow]:
@@ -185,7 +188,10 @@ def _contrast_row(c: Contrast, protocol: str, *, coarse: bool) -> ContrastRow:
     if c.delta_federated is not None:
         shown, reach = _difference(c.delta_federated, c.low_federated, c.high_federated)
         sums = (DASH, "cells too coarse") if coarse else (shown, f"{reach}, p {probability(c.p_federated)}")
-    return ContrastRow(protocol, name, whole, c.b, delta, bounds, probability(c.p), _verdict(c), sums)
+        if c.bound_federated is not None:
+            sums = (shown, at_most(c.bound_federated))
+    why = reason(c.why) if c.why else ""
+    return ContrastRow(protocol, name, whole, c.b, delta, bounds, probability(c.p), _verdict(c), sums, why)
 
 
 def _difference(delta: float | None, low: float | None, high: float | None) -> tuple[str, str]:

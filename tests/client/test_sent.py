@@ -142,7 +142,7 @@ def test_a_site_that_keeps_its_numbers_still_adds_to_the_sums(tmp_path: Path) ->
     assert told_by(part).keys() == {"why", "sums", "histograms"}
     assert (part.why, part.histograms) == ("policy", all_told.histograms)
     clear = InClear(Nobody(), parse(Experiment, experiment_table([Path("ash")]), where="test"), {})
-    assert clear._pooled({"ash": part}, order)[0].sites == ("ash",)
+    assert clear.pooled({"ash": part}, order)[0].sites == ("ash",)
     progress = report_part(site, site.rows(), scores, asked("progress")[0])
     assert told_by(progress) == {"why": "policy"}
     few = replace(site, policy=replace(site.policy, smallest_group=100))

@@ -103,10 +103,10 @@ def child_of(pid: int) -> int:
     raise AssertionError("the client has no SuperNode")
 
 
-def run_in_process(folder: Path, sites: list[Path]) -> None:
+def run_in_process(folder: Path, sites: list[Path], *, train: bool = True) -> None:
     """The prepared run, over the in-process grid."""
     from client.app import app as client_app
     from server.app import app as server_app
     from simulation.grid import run_locally
 
-    run_locally(server_app, client_app, sites, {"run-folder": str(folder)})
+    run_locally(server_app, client_app, sites, {"run-folder": str(folder), "train": train})

@@ -18,9 +18,10 @@ import tomli_w
 
 from common.files import read_json
 from common.parsing import to_table
-from common.weights import fingerprint, load
+from common.weights import fingerprint, load, save
+from server.against import keep_against
 from server.records import read_records
-from server.run import MODEL, initial_weights, prepare_run
+from server.run import MODEL, initial_weights, prepare_run, resolved
 from server.submit import submit
 from tests.faults.deployed import Deployment, await_true, child_of, deployment_in, run_in_process
 from tests.faults.small_sites import SERVER, experiment, write_sites
@@ -99,6 +100,29 @@ def test_a_private_run_charges_each_hospitals_own_ledger(clients: Deployment) ->
     trained = [e for e in read_records(clients.base / "private-2" / "records.jsonl") if e["event"] == "train"]
     assert {event["privacy"]["ledger"] for event in trained} == {3, 4}
     assert not [e for e in read_records(clients.base / "private-2" / "records.jsonl") if e["event"] == "failure"]
+
+
+@pytest.mark.prove
+def test_two_models_are_compared_as_on_the_in_process_grid(clients: Deployment) -> None:
+    """By the coordinator's own command; over the grid by the same folder."""
+    about = replace(experiment(NAMES), held_out=("gamma",))
+    config, files = clients.base / "compared.toml", [clients.base / f"model-{n}.safetensors" for n in (0, 1)]
+    config.write_text(tomli_w.dumps(to_table(about)))
+    for number, path in enumerate(files):
+        save(path, initial_weights(replace(about, seed=number)))
+    near, far = clients.base / "near-compared", clients.base / "far-compared"
+    prepare_run(near, resolved(about, dict.fromkeys(NAMES, "train")), load(files[0]))
+    keep_against(near, *files)
+    run_in_process(near, [clients.base / "sites" / name for name in NAMES], train=False)
+    command = [*SERVER, "evaluate", str(files[0]), str(config), "--out", str(far), "--against", str(files[1])]
+    command += ["--state", str(clients.state)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=400, cwd=Path.cwd(), check=False)
+    assert done.returncode == 0, done.stderr
+    told = [read_json(folder / "results.json") for folder in (near, far)]
+    assert told[0]["contrasts"] == told[1]["contrasts"]
+    assert [one["site"] for one in told[1]["contrasts"]] == [*NAMES, "all"]
+    assert None not in [one["delta_auc"] for one in told[1]["contrasts"]]
+    assert "checkpoint − other, in-federation" in done.stdout
 
 
 def test_no_path_of_the_server_reaches_a_site(clients: Deployment) -> None:
