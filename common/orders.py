@@ -22,6 +22,7 @@ from pydantic.dataclasses import dataclass as checked
 
 from common.auc import ClusteredAuc
 from common.config import Crop, Evaluation, FedAvg, FedProx, Model, Positive, Training
+from common.detail_orders import Detail
 from common.influence import Others
 from common.logistic import Start
 from common.private_orders import PrivateOrder, PrivateReport
@@ -150,6 +151,7 @@ class PartReport:
     What follows from counts, from `sensitivity` to `log_oe_variance` (`common.observed`), is there where a site's
     counts were asked for, unless they leave under masks as part of a total. `looks`, `shift_moments` and `shift_sums`
     answer the stages of these names; `repairs` the order to mend, and is empty where the site's numbers stay there.
+    `detail` (groups of patients, the decision curve) comes with counts that are told in clear.
     """
 
     n_images: int | None
@@ -180,6 +182,11 @@ class PartReport:
     by_class: tuple[ClusteredAuc, ...] = ()
     shift_moments: SentMoments | None = None
     shift_sums: SentSums | None = None
+    calibration_slope_low: float | None = None
+    calibration_slope_high: float | None = None
+    calibration_intercept_low: float | None = None
+    calibration_intercept_high: float | None = None
+    detail: Detail | None = None
 
 
 @checked(frozen=True, config=_STRICT)

@@ -68,7 +68,8 @@ def sums_decision(run: Run) -> Markup | None:
         rows = [r for r in run.rows if (r.arm, r.protocol, r.site) == (arm, IN_FEDERATION, ALL) and r.net_benefit]
         if not rows or len({len(row.net_benefit) for row in rows}) > 1:
             continue
-        told = np.mean([[(b.threshold, b.model, b.everybody) for b in row.net_benefit] for row in rows], axis=0)
+        points = [[(b.threshold, b.model or 0.0, b.everybody) for b in row.net_benefit] for row in rows]
+        told = np.mean(points, axis=0)
         lines[arm] = DecisionLine([(float(t), float(b)) for t, b in told[:, :2]])
         everybody = told[:, [0, 2]]
     if not lines:
