@@ -191,7 +191,7 @@ def _without_remainders(cases: Cases, levels: Mapping[str, Rows], measured: Sequ
 
 def _decided(cases: Cases, levels: Mapping[str, Rows], flag: bool) -> Enough:
     """Whether decisions about a class of some groups together are about enough patients on both sides."""
-    called = np.zeros(len(cases.site), dtype=np.bool_)
+    called = np.zeros(len(cases.site.labels), dtype=np.bool_)
     called[cases.rows] = cases.scores[:, cases.index] >= (cases.threshold or 0.0)
     of_class = (cases.site.labels == cases.index) == flag
 

@@ -23,13 +23,14 @@ def absences(run: Run, *, files_absent: int, learning: bool, pictures: bool) -> 
     if run.meta and not any(entry.measure == "oe" for entry in run.meta):
         notes.append("O/E across centers is not known: the rows hold no observed and expected cases.")
     if not run.contrasts:
-        notes.append("No contrast between arms was computed.")
+        why = ": one federated model is all that a run over messages can train" if run.deployed else ""
+        notes.append(f"No contrast between arms was computed{why}.")
     if not run.shift:
         notes.append(f"There are no shift cards: {_no_cards(run)}.")
     if not run.repairs:
         notes.append("Repair without labels was not measured: it is not asked for, or no center is unseen.")
-    if not run.subgroups:
-        notes.append("There are no results by group of patients: no covariate makes groups, or only sums were sent.")
+    if not run.subgroups and not run.subgroups_absent:
+        notes.append("There are no results by group of patients: no covariate makes groups.")
     if files_absent:
         notes.append(
             f"ROC and calibration curves leave out {files_absent} of the results: their predictions are not in the run "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["DecisionLine", "decision_picture"]
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,10 +26,24 @@ _SAID = (0.1, 0.2, 0.3, 0.5)
 class DecisionLine:
     """An arm's curve, (threshold probability, net benefit), and its band, (threshold probability, lower,
     upper); [] without.
+
+    `few`: thresholds are few and some may be missing, so each point is marked and no line goes over a gap. Its pieces
+    are between the `gaps`, thresholds whose net benefit is not told.
     """
 
     points: Points
     band: Sequence[tuple[float, float, float]] = ()
+    gaps: Sequence[float] = ()
+    few: bool = False
+
+    def pieces(self) -> list[DecisionLine]:
+        """The curve between its gaps."""
+        parts = []
+        for low, high in itertools.pairwise([-1.0, *self.gaps, 2.0]):
+            points = [point for point in self.points if low < point[0] < high]
+            if points:
+                parts.append(DecisionLine(points, [bounds for bounds in self.band if low < bounds[0] < high]))
+        return parts
 
     def said(self, arm: str) -> str:
         """The curve in words."""
@@ -43,7 +58,7 @@ class DecisionLine:
 
 def decision_picture(title: str, lines: Mapping[str, DecisionLine], *, everybody: Points, share: float) -> Markup:
     """Every arm's curve by name, the last on top; `everybody` calls all cases positive, `share` of which are."""
-    share = max([share, *(b for drawn in lines.values() for _, b in drawn.points)])
+    share = max([share, 0.01, *(b for drawn in lines.values() for _, b in drawn.points)])
     step = next((s for s in (0.1, 0.2) if share / s <= 4), 0.2)
     top = step * math.ceil(share / step - 1e-6)
     y = Scale(-step / 2, top, 206.0, 6.0)
@@ -56,17 +71,27 @@ def decision_picture(title: str, lines: Mapping[str, DecisionLine], *, everybody
     ]
     middle = f"translate(11 {(y(0) + y(top)) / 2:g}) rotate(-90)"
     turned = element("text", "net benefit", x=0.0, y=0.0, text_anchor="middle", class_="tick", transform=middle)
-    bands = [group(_band(drawn.band, y), class_=f"arm {arm}") for arm, drawn in lines.items() if drawn.band]
+    bands = [
+        group(_band(part.band, y), class_=f"arm {arm}")
+        for arm, drawn in lines.items()
+        for part in drawn.pieces()
+        if len(part.band) > 1
+    ]
     every = join(path(part, class_="reference") for part in _within(everybody, y))
     curves = [
         group(
-            *(path(part, class_="curve") for part in _within(drawn.points, y)),
+            *(path(part, class_="curve") for piece in drawn.pieces() for part in _within(piece.points, y)),
+            *(_dot(t, benefit, y) for t, benefit in drawn.points if drawn.few and benefit >= y.low),
             class_=f"arm {arm}",
             title=drawn.said(arm),
         )
         for arm, drawn in lines.items()
     ]
     return svg(*frame, turned, *bands, every, *curves, width=_SIZE, height=_SIZE, title=title, class_="square")
+
+
+def _dot(t: float, benefit: float, y: Scale) -> Markup:
+    return element("circle", cx=_X(t), cy=y(benefit), r=1.8, class_="mark soft")
 
 
 def _band(band: Sequence[tuple[float, float, float]], y: Scale) -> Markup:

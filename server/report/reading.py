@@ -248,6 +248,11 @@ class Run:
         return value
 
     @property
+    def deployed(self) -> bool:
+        """Whether one federated model was judged at sites that kept their predictions: no other arm can be known."""
+        return bool(self.rows) and all(row.arm == "federated" and row.predictions is None for row in self.rows)
+
+    @property
     def seeds(self) -> tuple[int, ...]:
         """Seeds that gave rows."""
         return tuple(sorted({row.seed for row in self.rows}))

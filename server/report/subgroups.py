@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["SubgroupRow", "subgroup_table"]
+__all__ = ["SubgroupRow", "subgroup_table", "subgroups_untold"]
 
 from dataclasses import dataclass
 
@@ -52,6 +52,14 @@ def subgroup_table(run: Run) -> list[SubgroupRow]:
             )
         )  # fmt: skip
     return made
+
+
+def subgroups_untold(run: Run) -> list[tuple[str, str]]:
+    """(reason in words, the centers that told no group for it), in order of reason."""
+    by_reason: dict[str, list[str]] = {}
+    for site, why in sorted(run.subgroups_absent.items()):
+        by_reason.setdefault(reason(why), []).append(site)
+    return [(why, ", ".join(sites)) for why, sites in sorted(by_reason.items())]
 
 
 def _auc(members: list[Subgroup]) -> Cell:

@@ -109,7 +109,13 @@ def _cell(rows: tuple[Row, ...], name: str) -> Cell:
     if value is None:
         why = next((row.why for row in rows if row.why), None)
         return Cell(DASH, why=reason(why) if rows else "not in this run")
-    return Cell(decimal(value, places=_MEASURES[name]))
+    return Cell(decimal(value, places=_MEASURES[name]), small=_bounds(rows, name))
+
+
+def _bounds(rows: tuple[Row, ...], name: str) -> str:
+    """The interval of a measure that has one, mean of the rows' bounds; empty without."""
+    low, high = (mean(getattr(row, f"{name}_{end}", None) for row in rows) for end in ("low", "high"))
+    return "" if low is None or high is None else span(low, high)
 
 
 @dataclass(frozen=True)
