@@ -51,28 +51,31 @@ def _tellable(
     smallest: int,
     told: Sequence[float | None],
 ) -> list[float]:
-    """The thresholds that may be told: while they cut off a few patients of a class, one of the cut's two ends goes."""
+    """The thresholds that may be told: while a cell between them holds a few patients of a class, it joins the next."""
     kept: list[float] = DECISIONS.tolist()
     sides = [(p[which], patients[which], fixed) for which, fixed in zip((positive, ~positive), told, strict=True)]
     while kept:
         ends = next((cut for side in sides if (cut := _first_cut(*side, kept, smallest=smallest))), None)
         if ends is None:
             break
-        low, high = ends
-        if high not in kept and low not in kept:
+        end = next((end for end in ends if end in kept), None)
+        if end is None:
             return []
-        kept.remove(high if high in kept else low)
+        kept.remove(end)
     return kept
 
 
 def _first_cut(
     p: NDArray[np.float64], patients: NDArray[np.int64], fixed: float | None, kept: Sequence[float], *, smallest: int
 ) -> tuple[float, float] | None:
-    """The two ends of the lowest cell of a class with some patients, but too few; None where there is none."""
+    """The two ends of the lowest cell of a class with some patients, but too few; None where there is none. The upper
+    end comes first unless nobody lies above it: joined upwards the cell would then stay as small.
+    """
     edges = sorted({*kept, *([] if fixed is None else [fixed])})
     cell = np.searchsorted(edges, p, side="right")
     ends = [-np.inf, *edges, np.inf]
     for number in np.unique(cell).tolist():
         if not large_enough(patients[cell == number], smallest):
-            return ends[number], ends[number + 1]
+            low, high = ends[number], ends[number + 1]
+            return (high, low) if cell.max() > number else (low, high)
     return None

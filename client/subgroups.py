@@ -27,6 +27,8 @@ FEWEST = 5
 """Patients of a class below which a group's AUC, sensitivity or specificity says more of chance than of the model."""
 OTHER = "other"
 UNKNOWN = "unknown"
+_OF_CALIBRATION = ("separated", "constant")
+"""Reasons that are about numbers which groups have not."""
 _MOST_GROUPS = 60
 """Groups that one message holds, so that it stays small."""
 
@@ -130,7 +132,7 @@ def _measured(cases: Cases, covariate: str, level: str, rows: Rows) -> Group:
         auc_high=found.auc_high,
         sensitivity=found.sensitivity,
         specificity=found.specificity,
-        why="few-of-a-class" if few else found.why,
+        why="few-of-a-class" if few else None if found.why in _OF_CALIBRATION else found.why,
     )
 
 

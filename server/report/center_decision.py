@@ -42,4 +42,5 @@ def _note(points: Sequence[NetBenefit]) -> str:
     kept = sum(point.model is None for point in points)
     if not kept:
         return ""
-    return f"{kept} of {len(points)} thresholds stay at the center: too few patients lie between them."
+    stay = "threshold stays" if kept == 1 else "thresholds stay"
+    return f"{kept} of {len(points)} {stay} at the center: too few patients lie between them and the next."

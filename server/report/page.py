@@ -30,7 +30,7 @@ from server.report.repairs import repair_rows
 from server.report.sentence import answer, lead_arm, lead_protocol, reservations
 from server.report.subgroups import subgroup_table, subgroups_untold
 from server.report.sums import sums_decision, sums_rows
-from server.report.tables import contrast_rows, lead_rows, matrix_rows, measure_rows
+from server.report.tables import calibration_rows, contrast_rows, lead_rows, matrix_rows, measure_rows
 from server.report.tripod import checklist
 
 _PROTOCOLS = {
@@ -146,8 +146,9 @@ def _protocol(run: Run, protocol: str, curves: list[CenterCurves]) -> dict[str, 
         "classes": class_rows(run, protocol),
         "class_names": class_names(run, protocol),
         "measures": measure_rows(run, protocol),
+        "calibration": calibration_rows(run, protocol),
         "contrasts": contrast_rows(run, protocol),
-        "curves": [center for center in curves if center.roc is not None or center.decision is not None],
+        "curves": [center for center in curves if (center.decision if run.deployed else center.roc) is not None],
         "untold": curves_untold(curves),
     }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -55,7 +57,7 @@ def test_no_two_points_tell_of_few_patients(seed: int, patients: int, smallest: 
         assert kept == pytest.approx(DECISIONS.tolist())
     for flag, fixed in zip((True, False), told, strict=True):
         edges = [-1.0, *sorted({*kept, *([] if fixed is None else [fixed])}), 2.0] if kept else []
-        for low, high in zip(edges, edges[1:], strict=False):
+        for low, high in itertools.pairwise(edges):
             between = set(whose[(positive == flag) & (p >= low) & (p < high)].tolist())
             assert len(between) == 0 or len(between) >= smallest or len(edges) == 2
 

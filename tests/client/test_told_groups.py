@@ -45,12 +45,12 @@ def scored(
     return Cases(cast(Site, site), np.arange(len(labels)), scores, 0.5)
 
 
-def many(seed: int = 0, images: int = 400) -> Cases:
+def many(seed: int = 0, images: int = 900) -> Cases:
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 2, images)
     p = np.clip(0.5 + 0.15 * (labels - 0.5) + 0.2 * rng.normal(size=images), 0, 1)
     device = rng.choice(["Aplio 300", "LOGIQ 5", "LOGIQ 7"], images, p=[0.6, 0.3, 0.1])
-    return scored(labels, p, rng.integers(0, 300, images), 5, machine=tuple(device))
+    return scored(labels, p, rng.integers(0, 700, images), 5, machine=tuple(device))
 
 
 def test_a_groups_numbers_are_scikit_learns_and_the_simulations() -> None:
