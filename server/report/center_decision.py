@@ -42,5 +42,5 @@ def _note(points: Sequence[NetBenefit]) -> str:
     kept = sum(point.model is None for point in points)
     if not kept:
         return ""
-    stay = "threshold stays" if kept == 1 else "thresholds stay"
-    return f"{kept} of {len(points)} {stay} at the center: too few patients lie between them and the next."
+    stay = "stays" if kept == 1 else "stay"
+    return f"{kept} of {len(points)} thresholds {stay} at the center: too few patients lie between them and the next."

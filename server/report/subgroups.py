@@ -31,6 +31,12 @@ class SubgroupRow:
     sensitivity: Cell
     specificity: Cell
 
+    @property
+    def untold(self) -> str:
+        """Why none of the three numbers is there, where it is one reason; else empty."""
+        reasons = {cell.why for cell in (self.auc, self.sensitivity, self.specificity)}
+        return reasons.pop() if len(reasons) == 1 else ""
+
 
 def subgroup_table(run: Run) -> list[SubgroupRow]:
     """The leading arm's groups under the leading protocol, by center, covariate and level."""
