@@ -117,8 +117,9 @@ class EvaluateOrder:
     pass for histograms over the fixed grid; `counts` for sums, and histograms between `edges`; `placements` for
     influence and calibration sums as `placing` says (None: the site is not in this question). `looks` asks how the
     parts' crops look, and for nothing else: no case is scored. With `repair` the site mends its pictures and answers by
-    it, beside the rest. `shift-moments` and then `shift-sums` ask for what `shift` says, and for nothing else. In a
-    secure evaluation a site `apart` is in no total, so that it tells by itself what follows from its counts.
+    it, beside the rest. `shift-moments` and then `shift-sums` ask for what `shift` says, and for nothing else. A
+    site `apart` is in no total: it sends no sums, and tells what follows from its counts by itself, in a secure
+    evaluation too.
     """
 
     run: str

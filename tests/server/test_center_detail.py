@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -90,7 +91,7 @@ def test_an_unseen_centers_curve_and_every_centers_calibration_are_its_own(
 
 def test_the_page_draws_what_was_told_and_says_what_was_not(told: tuple[Path, Mapping[str, Site], Scoring]) -> None:
     page = write_report(told[0]).read_text(encoding="utf-8")
-    text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", page))
+    text = html.unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", page)))
     assert "Net benefit at cedar" in page
     assert "Net benefit at ash" not in page
     assert "No decision curve of ash, birch: told as part of the total over all centers alone." in text
