@@ -19,9 +19,13 @@ def center_decision(site: str, told: Mapping[str, Sequence[Row]]) -> tuple[Marku
     where the center told no curve. Several rows of an arm (seeds) are not mixed: the first speaks.
     """
     curves = {arm: next((row.net_benefit for row in rows if row.net_benefit), ()) for arm, rows in told.items()}
-    shown = {arm: points for arm, points in curves.items() if points}
+    shown = {arm: points for arm, points in curves.items() if any(point.model is not None for point in points)}
     if not shown:
-        why = next((row.net_benefit_why for rows in told.values() for row in rows if row.net_benefit_why), None)
+        why = (
+            "few-between"
+            if any(curves.values())
+            else next((row.net_benefit_why for rows in told.values() for row in rows if row.net_benefit_why), None)
+        )
         return None, reason(why) if why else ""
     lines = {arm: _line(points) for arm, points in reversed(shown.items())}
     first = next(iter(shown.values()))
@@ -34,8 +38,7 @@ def center_decision(site: str, told: Mapping[str, Sequence[Row]]) -> tuple[Marku
 def _line(points: Sequence[NetBenefit]) -> DecisionLine:
     there = [(point.threshold, point.model) for point in points if point.model is not None]
     band = [(p.threshold, p.low, p.high) for p in points if p.low is not None and p.high is not None]
-    gaps = [point.threshold for point in points if point.model is None]
-    return DecisionLine(there, band, gaps, few=True)
+    return DecisionLine(there, band, marked=True)
 
 
 def _note(points: Sequence[NetBenefit]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 __all__ = ["DecisionLine", "decision_picture"]
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,31 +26,20 @@ class DecisionLine:
     """An arm's curve, (threshold probability, net benefit), and its band, (threshold probability, lower,
     upper); [] without.
 
-    `few`: thresholds are few and some may be missing, so each point is marked and no line goes over a gap. Its pieces
-    are between the `gaps`, thresholds whose net benefit is not told.
+    `marked`: it is known at few thresholds, so each of them is marked; between them it is drawn straight.
     """
 
     points: Points
     band: Sequence[tuple[float, float, float]] = ()
-    gaps: Sequence[float] = ()
-    few: bool = False
-
-    def pieces(self) -> list[DecisionLine]:
-        """The curve between its gaps."""
-        parts = []
-        for low, high in itertools.pairwise([-1.0, *self.gaps, 2.0]):
-            points = [point for point in self.points if low < point[0] < high]
-            if points:
-                parts.append(DecisionLine(points, [bounds for bounds in self.band if low < bounds[0] < high]))
-        return parts
+    marked: bool = False
 
     def said(self, arm: str) -> str:
         """The curve in words."""
         bounds = {round(t, 2): span(low, high) for t, low, high in self.band}
         shown = [
-            f"{decimal(b)}{f' ({bounds[round(t, 2)]})' if round(t, 2) in bounds else ''} at {decimal(t, places=1)}"
+            f"{decimal(b)}{f' ({bounds[round(t, 2)]})' if round(t, 2) in bounds else ''} at {decimal(t, places=2 if self.marked else 1)}"
             for t, b in self.points
-            if round(t, 2) in _SAID
+            if self.marked or round(t, 2) in _SAID
         ]
         return f"{arm}, net benefit: {', '.join(shown)}"
 
@@ -71,17 +59,12 @@ def decision_picture(title: str, lines: Mapping[str, DecisionLine], *, everybody
     ]
     middle = f"translate(11 {(y(0) + y(top)) / 2:g}) rotate(-90)"
     turned = element("text", "net benefit", x=0.0, y=0.0, text_anchor="middle", class_="tick", transform=middle)
-    bands = [
-        group(_band(part.band, y), class_=f"arm {arm}")
-        for arm, drawn in lines.items()
-        for part in drawn.pieces()
-        if len(part.band) > 1
-    ]
+    bands = [group(_band(drawn.band, y), class_=f"arm {arm}") for arm, drawn in lines.items() if drawn.band]
     every = join(path(part, class_="reference") for part in _within(everybody, y))
     curves = [
         group(
-            *(path(part, class_="curve") for piece in drawn.pieces() for part in _within(piece.points, y)),
-            *(_dot(t, benefit, y) for t, benefit in drawn.points if drawn.few and benefit >= y.low),
+            *(path(part, class_="curve") for part in _within(drawn.points, y)),
+            *(_dot(t, benefit, y) for t, benefit in drawn.points if drawn.marked and benefit >= y.low),
             class_=f"arm {arm}",
             title=drawn.said(arm),
         )
@@ -91,7 +74,7 @@ def decision_picture(title: str, lines: Mapping[str, DecisionLine], *, everybody
 
 
 def _dot(t: float, benefit: float, y: Scale) -> Markup:
-    return element("circle", cx=_X(t), cy=y(benefit), r=1.8, class_="mark soft")
+    return element("circle", cx=_X(t), cy=y(benefit), r=2.6, class_="mark soft")
 
 
 def _band(band: Sequence[tuple[float, float, float]], y: Scale) -> Markup:

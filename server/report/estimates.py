@@ -23,6 +23,7 @@ WHY = {
     "few-of-a-class": "too few patients of a class",
     "complement": "kept back, since another group’s number would follow from it",
     "no-groups": "no declared covariate makes two groups of enough patients",
+    "few-between": "too few patients lie between any two thresholds for the center’s policy",
     "in-total": "told as part of the total over all centers alone",
     "secure": "summed under masks: only the total over centers was told",
     "policy": "the center's policy does not let it out",

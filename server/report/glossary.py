@@ -154,7 +154,7 @@ GLOSSARY = {
         "Interval of net benefit",
         "At each threshold probability alone, patients drawn with all their images: the variance of a ratio from "
         "clusters (Cochran 1977), and t. With several seeds that of a typical single model. A center that tells its curve "
-        "itself keeps thresholds back between which too few of its patients lie: a gap. It says nothing of the "
+        "itself keeps thresholds back between which too few of its patients lie: its line goes from mark to mark. The band says nothing of the "
         "difference of two lines, which move together.",
     ),
     "meta": Term(

@@ -19,9 +19,12 @@ from common.config import Experiment
 from common.files import read_json
 from common.orders import SiteCard
 from common.parsing import parse
+from common.pooled import NetBenefit
 from server.final import evaluate_finally
 from server.records import Records
 from server.report import write_report
+from server.report.center_decision import center_decision
+from server.report.reading import Row
 from server.rounds import Outcome, Roster
 from tests.experiments import experiment_table
 from tests.server.test_together import SIZES, Scoring, drawn, three_sites
@@ -87,6 +90,17 @@ def test_an_unseen_centers_curve_and_every_centers_calibration_are_its_own(
             gain = ((p >= t) & labels).mean() - ((p >= t) & ~labels).mean() * t / (1 - t)
             assert point["model"] == pytest.approx(gain)
             assert point["low"] < point["model"] < point["high"] or np.isclose(point["low"], point["high"])
+
+
+def test_a_curve_without_a_point_is_a_reason() -> None:
+    kept = tuple(NetBenefit(t, None, 0.4, why="small-cell") for t in (0.1, 0.2))
+    row = Row("federated", "in-federation", 0, "ash", net_benefit=kept)
+    picture, note = center_decision("ash", {"federated": [row]})
+    assert (picture, note) == (None, "too few patients lie between any two thresholds for the center’s policy")
+    told = replace(row, net_benefit=(*kept, NetBenefit(0.35, 0.12, 0.3, 0.02, 0.22)))
+    picture, note = center_decision("ash", {"federated": [told]})
+    assert ".12 (.02 to .22) at .35" in str(picture)
+    assert note.startswith("2 of 3 thresholds stay at the center")
 
 
 def test_the_page_draws_what_was_told_and_says_what_was_not(told: tuple[Path, Mapping[str, Site], Scoring]) -> None:
