@@ -14,6 +14,7 @@ from dataclasses import asdict, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from client.detail import with_detail
 from client.looks import lesion_margin, looks_of
 from client.measures import log_loss, measure_cases, permitted
 from client.repair import Crops
@@ -41,9 +42,9 @@ def report_part(site: Site, rows: Rows, scores: Scores, order: EvaluateOrder) ->
     second = order.compared == "second"
     report = PartReport(*(None,) * 10, why=None if second else "policy")
     if "numbers" in sends and not second:
-        report = _own_numbers(site, rows, scores, order)
+        report = with_detail(_own_numbers(site, rows, scores, order), site, rows, scores, order)
     enough = large_enough(site.patients[rows], smallest)
-    if not enough or order.stage == "progress" or order.evaluation.secure:
+    if not enough or order.stage == "progress" or order.evaluation.secure or order.apart:
         return report
     if "sums" not in sends:
         return _without_sums(report, order)

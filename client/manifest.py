@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Manifest", "Policy", "Role", "load_manifest", "manifest_text"]
+__all__ = ["CovariateKind", "Manifest", "Policy", "Role", "load_manifest", "manifest_text"]
 
 import tomllib
 from dataclasses import field
@@ -19,8 +19,9 @@ from common.tasks import Task
 _STRICT = ConfigDict(extra="forbid")
 
 Role = Literal["train", "held-out"]
-Sends = Literal["numbers", "sums", "masked-sums", "shift-sums"]
+Sends = Literal["numbers", "sums", "masked-sums", "shift-sums", "subgroups"]
 CovariateKind = Literal["number", "yes-no", "category"]
+LevelName = Annotated[str, Field(min_length=1, max_length=64)]
 
 _HEADER = """\
 # What this site is and what it allows; configs/sites/example.toml explains each key.
@@ -38,8 +39,9 @@ class Policy:
     `privacy_required`: the site trains with privacy or not at all, and tells of its size no more than
     `nominal_patients`; `smallest_group`: numbers about fewer patients do not leave (`client.evidence` keeps to it in
     evaluations); `evaluation_sends`: what an evaluation may send (`client.sent` logs what it did): the site's own
-    `numbers`, `sums` about them that the server reads, `masked-sums` of which it reads only the total over sites, and
-    `shift-sums` by which it compares how patients look from site to site (`client.shift_report`);
+    `numbers`, `sums` about them that the server reads, `masked-sums` of which it reads only the total over sites,
+    `shift-sums` by which it compares how patients look from site to site (`client.shift_report`), and `subgroups`, its
+    numbers for groups of its patients (`client.subgroups`);
     `evaluations_per_run`, `evaluations_in_all`: how many evaluations a training site answers (`client.evaluations`
     counts); `code`: only what is installed at the site may run.
     """
@@ -48,7 +50,7 @@ class Policy:
     epsilon_cap: Annotated[float, Field(gt=0)] = 8.0
     privacy_required: bool = False
     smallest_group: Annotated[int, Field(ge=1)] = 5
-    evaluation_sends: tuple[Sends, ...] = ("numbers", "sums", "masked-sums", "shift-sums")
+    evaluation_sends: tuple[Sends, ...] = ("numbers", "sums", "masked-sums", "shift-sums", "subgroups")
     evaluations_per_run: Annotated[int, Field(ge=0)] = 500
     evaluations_in_all: Annotated[int, Field(ge=0)] = 5000
     code: Literal["installed"] = "installed"
@@ -62,7 +64,8 @@ class Manifest:
     as private training asks, or an import rounded it from the true count; `split_seed`: what drew the split where there
     is no official one; `purpose`: what a held-out site is for, such as `caliper-shortcut`; `artificial`: cut from one
     center for an experiment, not a center of its own, which reports must say; `covariates`: how each further column of
-    cases.csv is to be read.
+    cases.csv is to be read; `levels`: by column (`device`, or a category) the values whose names may leave the site, as
+    names of groups of patients.
     """
 
     id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
@@ -75,6 +78,7 @@ class Manifest:
     artificial: bool = False
     policy: Policy = field(default_factory=Policy)
     covariates: dict[str, CovariateKind] = field(default_factory=dict)
+    levels: dict[str, tuple[LevelName, ...]] = field(default_factory=dict)
 
 
 def load_manifest(folder: Path) -> Manifest:

@@ -19,6 +19,7 @@ from common.metrics import Confusion
 _OF_BOTH = (
     *("auc", "auc_low", "auc_high", "auc_variance", "auc_patient"),
     *("calibration_slope", "calibration_intercept", "ece"),
+    *("calibration_slope_low", "calibration_slope_high", "calibration_intercept_low", "calibration_intercept_high"),
 )
 """The numbers that say something of each class."""
 
@@ -46,6 +47,10 @@ class Measures:
     ece: float | None
     why: str | None
     by_class: tuple[ClusteredAuc, ...] = ()
+    calibration_slope_low: float | None = None
+    calibration_slope_high: float | None = None
+    calibration_intercept_low: float | None = None
+    calibration_intercept_high: float | None = None
 
 
 def measure_cases(
@@ -60,7 +65,7 @@ def measure_cases(
     positive, p = labels == positive_index, scores[:, positive_index]
     multi = scores.shape[1] > 2
     area = clustered_macro_auc(labels, scores, patients) if multi else clustered_auc(positive, p, patients)
-    slope, intercept = calibration_slope(positive, p), calibration_intercept(positive, p)
+    slope, intercept = calibration_slope(positive, p, patients), calibration_intercept(positive, p, patients)
     counts = Confusion.of(positive, p, threshold=threshold) if threshold is not None else None
     reasons = (
         area.why,
@@ -84,6 +89,10 @@ def measure_cases(
         ece=ece(positive, p),
         why=next((reason for reason in reasons if reason), None),
         by_class=_by_class(labels, scores, patients) if multi else (),
+        calibration_slope_low=slope.low,
+        calibration_slope_high=slope.high,
+        calibration_intercept_low=intercept.low,
+        calibration_intercept_high=intercept.high,
     )
 
 

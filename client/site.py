@@ -32,7 +32,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 
@@ -40,7 +40,7 @@ import numpy as np
 import numpy.typing as npt
 
 from client.box import Box
-from client.manifest import Manifest, Policy, Role, load_manifest
+from client.manifest import CovariateKind, Manifest, Policy, Role, load_manifest
 from common.config import Crop
 from common.errors import BadInput, suggest
 from common.tasks import Task
@@ -62,7 +62,8 @@ class Site:
     `labels` (N,) are indices in `task.classes`, `positive` (N,) says which are `task.positive`. `patients` (N,) are
     codes 0..P-1 in order of first appearance, `pseudonyms` (P,) their names. `splits` are what cases.csv says; `rows`
     heeds the role too. `nominal_declared`: a person chose `nominal_patients`. `artificial` sites were cut from one
-    center. `spacings` are mm per pixel, None where unknown. `data_sha256` names the data: files, boxes, spacings,
+    center. `kinds` and `levels`: how declared covariates are read, and which names of values may leave the site
+    (`client.manifest`). `spacings` are mm per pixel, None where unknown. `data_sha256` names the data: files, boxes, spacings,
     labels, splits and who belongs together, but no pseudonym, so that a new key leaves it alone.
     """
 
@@ -89,6 +90,8 @@ class Site:
     spacings: tuple[float | None, ...]
     data_sha256: str
     nominal_declared: bool = True
+    kinds: Mapping[str, CovariateKind] = field(default_factory=dict)
+    levels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -275,6 +278,8 @@ def _assemble(folder: Path, manifest: Manifest, rows: list[dict[str, str]], *, r
         spacings=tuple(float(row[SPACING]) if row.get(SPACING) else None for row in rows),
         data_sha256=_data_sha256(manifest, rows, patients),
         nominal_declared=manifest.nominal_declared,
+        kinds=MappingProxyType(dict(manifest.covariates)),
+        levels=MappingProxyType(dict(manifest.levels)),
     )
 
 

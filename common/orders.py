@@ -22,6 +22,7 @@ from pydantic.dataclasses import dataclass as checked
 
 from common.auc import ClusteredAuc
 from common.config import Crop, Evaluation, FedAvg, FedProx, Model, Positive, Training
+from common.detail_orders import Detail
 from common.influence import Others
 from common.logistic import Start
 from common.paired import SentDifference
@@ -117,8 +118,9 @@ class EvaluateOrder:
     pass for histograms over the fixed grid; `counts` for sums, and histograms between `edges`; `placements` for
     influence and calibration sums as `placing` says (None: the site is not in this question). `looks` asks how the
     parts' crops look, and for nothing else: no case is scored. With `repair` the site mends its pictures and answers by
-    it, beside the rest. `shift-moments` and then `shift-sums` ask for what `shift` says, and for nothing else. In a
-    secure evaluation a site `apart` is in no total, so that it tells by itself what follows from its counts.
+    it, beside the rest. `shift-moments` and then `shift-sums` ask for what `shift` says, and for nothing else. A
+    site `apart` is in no total: it sends no sums, and tells what follows from its counts by itself, in a secure
+    evaluation too.
 
     A model that is `compared` with another keeps its scores at the site until `paired` asks for the difference; of the
     second, histograms alone are told. `paired` comes with both models (`common.paired`): for the exact difference of
@@ -158,6 +160,7 @@ class PartReport:
     counts were asked for, unless they leave under masks as part of a total. `looks`, `shift_moments` and `shift_sums`
     answer the stages of these names; `repairs` the order to mend, and is empty where the site's numbers stay there.
     `difference` is there in the stage `paired` alone; its `influence` and `macro` are of the difference.
+    `detail` (groups of patients, the decision curve) comes with counts that are told in clear.
     """
 
     n_images: int | None
@@ -189,6 +192,11 @@ class PartReport:
     shift_moments: SentMoments | None = None
     shift_sums: SentSums | None = None
     difference: SentDifference | None = None
+    calibration_slope_low: float | None = None
+    calibration_slope_high: float | None = None
+    calibration_intercept_low: float | None = None
+    calibration_intercept_high: float | None = None
+    detail: Detail | None = None
 
 
 @checked(frozen=True, config=_STRICT)

@@ -33,11 +33,18 @@ _SHARINGS = 20
 
 @dataclass(frozen=True)
 class NetBenefit:
-    """Net benefit per case of treating at `threshold`: by the model, or everybody. Vickers & Elkin 2006."""
+    """Net benefit per case of treating at `threshold`: by the model, or everybody. Vickers & Elkin 2006.
+
+    `low`, `high`: the model's 95 % interval by patient, where a center told it by itself. `model` is None where a
+    decision there would be about too few patients for the center's policy; `why` is then `small-cell`.
+    """
 
     threshold: float
-    model: float
+    model: float | None
     everybody: float
+    low: float | None = None
+    high: float | None = None
+    why: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,7 +162,8 @@ class Pool:
         odds = wanted / (1 - wanted)
         model = (above[0] - above[1] * odds) / total
         everybody = (classes[0].sum() - classes[1].sum() * odds) / total
-        return tuple(NetBenefit(*map(float, point)) for point in zip(wanted, model, everybody, strict=True))
+        points = zip(wanted.tolist(), model.tolist(), everybody.tolist(), strict=True)
+        return tuple(NetBenefit(t, benefit, all_called) for t, benefit, all_called in points)
 
 
 def share_out(cells: Sequence[Cells], edges: Floats) -> Floats:

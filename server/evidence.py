@@ -29,6 +29,7 @@ import numpy as np
 from common.auc import ClusteredAuc
 from common.bins import PLAIN_BINS, equal_edges, first_grid, in_few_digits, quantile_edges
 from common.calibration import Estimate
+from common.decisions import DECISIONS
 from common.errors import RunFailed
 from common.histogram import ScoreHistogram
 from common.influence import InfluenceSums, OtherCases, Others
@@ -40,9 +41,6 @@ from common.pooled import NetBenefit, Pool
 from common.tasks import Task
 from server.rounds import Evaluated
 from server.statistics import mean_over_centers
-
-DECISIONS = np.arange(1, 20) / 20
-"""Thresholds of the decision curve."""
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from common.orders import EvaluateOrder, Part, PartReport
 from common.provenance import provenance
 from common.update import Weights
 from server.budget import sample_gradients
+from server.details import detail_columns, groups_absent, subgroups_of
 from server.evidence import FirstPass, Together, columns, parts_of
 from server.looks import Mending, ask_looks
 from server.paired import Against, Compared, Evaluating, paired_contrasts
@@ -61,6 +62,7 @@ def evaluate_finally(
     rows = _rows(found, roster, experiment)
     if not rows:
         raise RunFailed("no site evaluated the final model; see the failures in records.jsonl")
+    tested = parts_of(found.evaluated, "test")
     cards, repairs = {**roster.train, **roster.held_out}, _repairs(found, roster, experiment)
     write_results(
         folder,
@@ -76,6 +78,8 @@ def evaluate_finally(
         contrasts=paired_contrasts(found.compared, experiment, found.asked) if found.compared else [],
         shift=panel(found.shift, experiment, trainers=roster.train, rows=rows, repairs=repairs),
         repairs=repairs,
+        subgroups=subgroups_of(tested, experiment),
+        subgroups_absent=groups_absent(tested),
         privacy=spending(read_records(records.path), experiment),
     )
 
@@ -221,6 +225,7 @@ def _row(
         expected=part.expected,
         log_oe_variance=part.log_oe_variance,
         auc_by_class=by_class(experiment.task.classes, part.by_class),
+        **detail_columns(part),
     )
 
 

@@ -5,7 +5,7 @@ No times, so that one seed gives the same bytes twice.
 
 from __future__ import annotations
 
-__all__ = ["Row", "Subgroup", "by_class", "write_results"]
+__all__ = ["Row", "Subgroup", "as_subgroup", "by_class", "write_results"]
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from common.auc import ClusteredAuc
+from common.detail_orders import Group
 from common.files import write_json
 from common.pooled import NetBenefit
 from common.provenance import Provenance
@@ -32,7 +33,8 @@ class Row:
     `auc_federated_bound` at most (`auc_federated_why` says why it or its interval is not there); the mean of the sites'
     own AUCs, which is another thing than the AUC of all cases; and the decision curve. `suppressed` names sites whose
     policy kept their cases out of the federated numbers. With more than two classes `auc` is their mean and
-    `auc_by_class` has each against the rest, by its name.
+    `auc_by_class` has each against the rest, by its name. A deployed run has the exact decision curve of each held-out
+    center in `net_benefit`; `net_benefit_why` says why another has none.
     """
 
     arm: str
@@ -72,6 +74,11 @@ class Row:
     net_benefit: tuple[NetBenefit, ...] = ()
     suppressed: tuple[str, ...] = ()
     auc_by_class: Mapping[str, ClusteredAuc] | None = None
+    calibration_slope_low: float | None = None
+    calibration_slope_high: float | None = None
+    calibration_intercept_low: float | None = None
+    calibration_intercept_high: float | None = None
+    net_benefit_why: str | None = None
 
 
 def by_class(classes: Sequence[str], areas: Sequence[ClusteredAuc]) -> dict[str, ClusteredAuc] | None:
@@ -83,8 +90,7 @@ def by_class(classes: Sequence[str], areas: Sequence[ClusteredAuc]) -> dict[str,
 class Subgroup:
     """One model on one group (`covariate` at `level`) of a center's tested cases.
 
-    A number that does not exist is None, and `why` says why: `few-of-a-class` where the group has too few patients of
-    one. `shares_patients`: some are in another group of the covariate too (a left and a right breast).
+    A number that does not exist is None, and `why` says why (`common.detail_orders.Group`). `shares_patients`: some are in another group of the covariate too (a left and a right breast).
     """
 
     arm: str
@@ -105,6 +111,11 @@ class Subgroup:
     shares_patients: bool = False
 
 
+def as_subgroup(group: Group, *, arm: str, protocol: str, seed: int, site: str) -> Subgroup:
+    """A site's group as it stands in results."""
+    return Subgroup(arm=arm, protocol=protocol, seed=seed, site=site, **asdict(group))
+
+
 def write_results(
     run: Path,
     *,
@@ -117,9 +128,11 @@ def write_results(
     subgroups: Sequence[Subgroup] = (),
     repairs: Sequence[Repaired] = (),
     privacy: Spending | None = None,
+    subgroups_absent: Mapping[str, str] | None = None,
 ) -> Path:
     """Write RUN/results.json, atomically. `shift` (the cards of centers), `repairs` (without labels, beside the
-    rows), `privacy` (what it cost), `provenance.artificial_sites` and `.models` stand in it only where there are such.
+    rows), `privacy` (what it cost), `subgroups_absent` (by site that told none: why), `provenance.artificial_sites` and
+    `.models` stand in it only where there are such.
     """
     path = run / "results.json"
     document = {
@@ -131,6 +144,8 @@ def write_results(
         "meta": [asdict(entry) for entry in across_centers(rows)],
         "subgroups": [asdict(group) for group in subgroups],
     }
+    if subgroups_absent:
+        document["subgroups_absent"] = dict(subgroups_absent)
     if shift:
         document["shift"] = [asdict(card) for card in shift]
     if repairs:

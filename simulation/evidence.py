@@ -240,6 +240,10 @@ def _as_row(
         observed=ratio.observed,
         expected=ratio.expected,
         log_oe_variance=ratio.log_variance,
+        calibration_slope_low=found.calibration_slope_low,
+        calibration_slope_high=found.calibration_slope_high,
+        calibration_intercept_low=found.calibration_intercept_low,
+        calibration_intercept_high=found.calibration_intercept_high,
     )
 
 

@@ -19,7 +19,7 @@ from common.files import sha256_bytes
 from common.parsing import to_table
 from common.progress import Progress
 
-_IMPORT_VERSION = 4
+_IMPORT_VERSION = 5
 
 
 def cache_folder() -> Path:

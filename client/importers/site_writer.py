@@ -18,6 +18,7 @@ from client.box import Box
 from client.importers.case import Case, Collection, File, ImportSummary
 from client.importers.journal import JOURNAL, Journal, Stored
 from client.importers.splits import sides_of
+from client.level_names import DEVICE, declarable
 from client.manifest import Manifest, manifest_text
 from client.pictures import mask_box, open_gray, open_mask, open_windowed, png_bytes
 from client.pseudonyms import pseudonym, site_key
@@ -241,7 +242,15 @@ def _manifest(collection: Collection, nominal_patients: int | None, patients: in
         split_seed=split_seed,
         artificial=collection.artificial,
         covariates=dict(collection.covariates),
+        levels=declarable(_named_values(collection), [case.patient for case in collection.cases]),
     )
+
+
+def _named_values(collection: Collection) -> dict[str, list[str | None]]:
+    """The devices, and the columns of categories, over images."""
+    named = [name for name, kind in collection.covariates.items() if kind == "category"]
+    columns = {name: [case.covariates.get(name) for case in collection.cases] for name in named}
+    return {DEVICE: [case.device for case in collection.cases], **columns}
 
 
 def _summary(collection: Collection, folder: Path, sides: Mapping[str, str]) -> ImportSummary:

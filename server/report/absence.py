@@ -29,8 +29,8 @@ def absences(run: Run, *, files_absent: int, learning: bool, pictures: bool) -> 
         notes.append(f"There are no shift cards: {_no_cards(run)}.")
     if not run.repairs:
         notes.append("Repair without labels was not measured: it is not asked for, or no center is unseen.")
-    if not run.subgroups:
-        notes.append("There are no results by group of patients: no covariate makes groups, or only sums were sent.")
+    if not run.subgroups and not run.subgroups_absent:
+        notes.append("There are no results by group of patients: no covariate makes groups.")
     if files_absent:
         notes.append(
             f"ROC and calibration curves leave out {files_absent} of the results: their predictions are not in the run "

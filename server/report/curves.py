@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["CenterCurves", "center_curves"]
+__all__ = ["CenterCurves", "center_curves", "curves_untold"]
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
 from common.page.drawing import Scale, element, group, join, line, marker, path, svg, text
+from server.report.center_decision import center_decision
 from server.report.decision import DecisionLine, decision_picture
 from server.report.estimates import estimate, worst_first
 from server.report.numbers import decimal, interval
@@ -26,7 +27,8 @@ _Y = Scale(0.0, 1.0, 206.0, 6.0)
 class CenterCurves:
     """Pictures of one center; None where no predictions are in the run folder, and `absent` counts what is not.
 
-    `decision` is None for more than two classes too.
+    `decision` is that of the predictions, None for more than two classes; without predictions that which the center
+    told, and `note` says how much of it stayed there, or why all of it.
     """
 
     site: str
@@ -34,6 +36,7 @@ class CenterCurves:
     calibration: Markup | None
     decision: Markup | None
     absent: int
+    note: str = ""
 
 
 def center_curves(run: Run, protocol: str) -> list[CenterCurves]:
@@ -52,7 +55,7 @@ def _center(run: Run, protocol: str, site: str, lead: str) -> CenterCurves:
         if made.models:
             found[arm] = made
     if not found:
-        return CenterCurves(site, None, None, None, absent)
+        return _told_by_center(run, protocol, site, absent)
     ordered = sorted(found, key=lambda arm: arm == lead)
     lines = [_roc_line(run, arm, protocol, site, found[arm]) for arm in ordered]
     bars = [_reliability_line(arm, found[arm], dots=arm == lead) for arm in ordered]
@@ -71,6 +74,22 @@ def _center(run: Run, protocol: str, site: str, lead: str) -> CenterCurves:
         _decision(site, {arm: found[arm] for arm in ordered}),
         absent,
     )
+
+
+def curves_untold(centers: Sequence[CenterCurves]) -> list[tuple[str, str]]:
+    """(why, centers) of those that told no decision curve and said why."""
+    by_reason: dict[str, list[str]] = {}
+    for center in centers:
+        if center.decision is None and center.note:
+            by_reason.setdefault(center.note, []).append(center.site)
+    return [(why, ", ".join(sites)) for why, sites in sorted(by_reason.items())]
+
+
+def _told_by_center(run: Run, protocol: str, site: str, absent: int) -> CenterCurves:
+    """Without predictions: the decision curve that the center itself told, of every arm that has one."""
+    told = {arm: e.rows for arm in run.arms(protocol) if (e := estimate(run, arm, protocol, site)) is not None}
+    picture, note = center_decision(site, told)
+    return CenterCurves(site, None, None, picture, absent, note)
 
 
 def _frame(x_name: str, y_name: str) -> Markup:

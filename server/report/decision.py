@@ -25,25 +25,28 @@ _SAID = (0.1, 0.2, 0.3, 0.5)
 class DecisionLine:
     """An arm's curve, (threshold probability, net benefit), and its band, (threshold probability, lower,
     upper); [] without.
+
+    `marked`: it is known at few thresholds, so each of them is marked; between them it is drawn straight.
     """
 
     points: Points
     band: Sequence[tuple[float, float, float]] = ()
+    marked: bool = False
 
     def said(self, arm: str) -> str:
         """The curve in words."""
         bounds = {round(t, 2): span(low, high) for t, low, high in self.band}
         shown = [
-            f"{decimal(b)}{f' ({bounds[round(t, 2)]})' if round(t, 2) in bounds else ''} at {decimal(t, places=1)}"
+            f"{decimal(b)}{f' ({bounds[round(t, 2)]})' if round(t, 2) in bounds else ''} at {decimal(t, places=2 if self.marked else 1)}"
             for t, b in self.points
-            if round(t, 2) in _SAID
+            if self.marked or round(t, 2) in _SAID
         ]
         return f"{arm}, net benefit: {', '.join(shown)}"
 
 
 def decision_picture(title: str, lines: Mapping[str, DecisionLine], *, everybody: Points, share: float) -> Markup:
     """Every arm's curve by name, the last on top; `everybody` calls all cases positive, `share` of which are."""
-    share = max([share, *(b for drawn in lines.values() for _, b in drawn.points)])
+    share = max([share, 0.01, *(b for drawn in lines.values() for _, b in drawn.points)])
     step = next((s for s in (0.1, 0.2) if share / s <= 4), 0.2)
     top = step * math.ceil(share / step - 1e-6)
     y = Scale(-step / 2, top, 206.0, 6.0)
@@ -61,12 +64,17 @@ def decision_picture(title: str, lines: Mapping[str, DecisionLine], *, everybody
     curves = [
         group(
             *(path(part, class_="curve") for part in _within(drawn.points, y)),
+            *(_dot(t, benefit, y) for t, benefit in drawn.points if drawn.marked and benefit >= y.low),
             class_=f"arm {arm}",
             title=drawn.said(arm),
         )
         for arm, drawn in lines.items()
     ]
     return svg(*frame, turned, *bands, every, *curves, width=_SIZE, height=_SIZE, title=title, class_="square")
+
+
+def _dot(t: float, benefit: float, y: Scale) -> Markup:
+    return element("circle", cx=_X(t), cy=y(benefit), r=2.6, class_="mark soft")
 
 
 def _band(band: Sequence[tuple[float, float, float]], y: Scale) -> Markup:

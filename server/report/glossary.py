@@ -120,11 +120,14 @@ GLOSSARY = {
     ),
     "slope": Term(
         "Calibration slope",
-        "1 is right; below 1 the probabilities are too extreme, above 1 not extreme enough. Cox 1958.",
+        "1 is right; below 1 the probabilities are too extreme, above 1 not extreme enough. Cox 1958. The 95 % interval "
+        "of a center counts the images of a patient as one draw: the sandwich of Liang and Zeger 1986, and t with the "
+        "patients of the rarer class.",
     ),
     "intercept": Term(
         "Calibration intercept",
-        "With the slope fixed at 1: 0 is right; below 0 the probabilities are too high on average, above 0 too low.",
+        "With the slope fixed at 1: 0 is right; below 0 the probabilities are too high on average, above 0 too low. "
+        "Interval as for the slope.",
     ),
     "roc": Term(
         "ROC curve",
@@ -150,7 +153,8 @@ GLOSSARY = {
     "benefit_band": Term(
         "Interval of net benefit",
         "At each threshold probability alone, patients drawn with all their images: the variance of a ratio from "
-        "clusters (Cochran 1977), and t. With several seeds that of a typical single model. It says nothing of the "
+        "clusters (Cochran 1977), and t. With several seeds that of a typical single model. A center that tells its curve "
+        "itself keeps thresholds back between which too few of its patients lie: its line goes from mark to mark. The band says nothing of the "
         "difference of two lines, which move together.",
     ),
     "meta": Term(
@@ -308,8 +312,9 @@ GLOSSARY = {
         "Group of patients",
         "Patients of a center with one value of a covariate; numbers are cut at the center's median. A group of fewer "
         "patients than the center's policy lets out is joined with others, and a number that rests on fewer than five "
-        "patients of a class, or than the policy lets out, is a dash. Numbers are means over seeds, intervals as "
-        "for AUC, not corrected for the number of groups.",
+        "patients of a class, or than the policy lets out, is a dash. Where a center tells its groups itself, so are "
+        "decisions about as few, and numbers of another group from which those would follow. Numbers are means over "
+        "seeds, intervals as for AUC, not corrected for the number of groups.",
     ),
     "shared_patients": Term(
         "Shares patients",

@@ -17,7 +17,7 @@ from server.report.across import across_rows
 from server.report.appearance import descriptor_panels, histogram_panels
 from server.report.cards import cards
 from server.report.classes import class_names, class_rows
-from server.report.curves import CenterCurves, center_curves
+from server.report.curves import CenterCurves, center_curves, curves_untold
 from server.report.differences import differences, no_contrast
 from server.report.estimates import estimate
 from server.report.forest import forest
@@ -29,9 +29,9 @@ from server.report.privacy import privacy_section
 from server.report.reading import IN_FEDERATION, LEAVE_ONE_OUT, Run
 from server.report.repairs import repair_rows
 from server.report.sentence import answer, lead_arm, lead_protocol, reservations
-from server.report.subgroups import subgroup_table
+from server.report.subgroups import subgroup_table, subgroups_untold
 from server.report.sums import sums_decision, sums_rows
-from server.report.tables import contrast_rows, lead_rows, matrix_rows, measure_rows
+from server.report.tables import calibration_rows, contrast_rows, lead_rows, matrix_rows, measure_rows
 from server.report.tripod import checklist
 
 _PROTOCOLS = {
@@ -62,6 +62,7 @@ def _context(run: Run) -> dict[str, Any]:
         "artificial": sorted(run.artificial),
         "facts": _facts(run),
         "lead": lead_arm(run),
+        "deployed": run.deployed,
         "lead_protocol": lead_protocol(run),
         "protocols": [_protocol(run, protocol, curves[protocol]) for protocol in run.protocols],
         "across": across_rows(run),
@@ -74,6 +75,7 @@ def _context(run: Run) -> dict[str, Any]:
         "repairs": repair_rows(run),
         "checklist": checklist(run),
         "subgroups": subgroup_table(run),
+        "subgroups_untold": subgroups_untold(run),
         "matrix": matrix if len(matrix) > 1 else [],
         "matrix_columns": run.sites(LEAVE_ONE_OUT) or run.sites(),
         "learning": learning,
@@ -148,8 +150,10 @@ def _protocol(run: Run, protocol: str, curves: list[CenterCurves]) -> dict[str, 
         "classes": class_rows(run, protocol),
         "class_names": class_names(run, protocol),
         "measures": measure_rows(run, protocol),
+        "calibration": calibration_rows(run, protocol),
         "contrasts": contrast_rows(run, protocol),
-        "curves": [center for center in curves if center.roc is not None],
+        "curves": [center for center in curves if (center.decision if run.deployed else center.roc) is not None],
+        "untold": curves_untold(curves),
     }
 
 

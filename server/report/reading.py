@@ -94,6 +94,11 @@ class Row:
     net_benefit: tuple[NetBenefit, ...] = ()
     suppressed: tuple[str, ...] = ()
     auc_by_class: dict[str, ClusteredAuc] | None = None
+    calibration_slope_low: float | None = None
+    calibration_slope_high: float | None = None
+    calibration_intercept_low: float | None = None
+    calibration_intercept_high: float | None = None
+    net_benefit_why: str | None = None
 
     @property
     def from_sums(self) -> bool:
@@ -153,6 +158,7 @@ class _Results:
     contrasts: tuple[Contrast, ...] = ()
     meta: tuple[Meta, ...] | None = None
     subgroups: tuple[Subgroup, ...] = ()
+    subgroups_absent: dict[str, str] = field(default_factory=dict)
     shift: tuple[ShiftCard, ...] = ()
     repairs: tuple[Repaired, ...] = ()
     budget: Budget = field(default_factory=Budget)
@@ -206,7 +212,8 @@ class Run:
     """A run folder in memory; events keep the order of the file, the last one of its kind wins.
 
     `meta` is that of the file, or made from the rows where an older release wrote none; `ledgers` by model and site.
-    `limits`: how many evaluations a training site's policy lets leave, of one run and in all.
+    `limits`: how many evaluations a training site's policy lets leave, of one run and in all. `subgroups_absent`: by
+    site that told no group of its patients, why.
     """
 
     folder: Path
@@ -228,6 +235,7 @@ class Run:
     privacy: Spending | None = None
     ledgers: Mapping[tuple[str, str], Ledger] = field(default_factory=dict)
     limits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    subgroups_absent: Mapping[str, str] = field(default_factory=dict)
 
     def across(self, arm: str, measure: str) -> Meta | None:
         """What leave-one-center-out says of the arm over its centers; `measure` is `auc` or `oe`."""
@@ -239,6 +247,11 @@ class Run:
         for key in path:
             value = value.get(key) if isinstance(value, Mapping) else None
         return value
+
+    @property
+    def deployed(self) -> bool:
+        """Whether one federated model was judged at sites that kept their predictions: no other arm can be known."""
+        return bool(self.rows) and all(row.arm == "federated" and row.predictions is None for row in self.rows)
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -294,6 +307,7 @@ def read_run(folder: Path) -> Run:
         missing=tuple(missing),
         repairs=results.repairs,
         privacy=results.privacy,
+        subgroups_absent=results.subgroups_absent,
         ledgers={(e.run, e.site): e.privacy for e in _of_kind(_Private, "train", events) if e.privacy},
         limits={e.site: e.evaluations for e in _of_kind(_Site, "site", events) if e.evaluations},
     )

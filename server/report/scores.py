@@ -10,9 +10,7 @@ __all__ = [
     "Cell",
     "Curves",
     "Predictions",
-    "benefit_reach",
     "curves",
-    "net_benefit",
     "read_predictions",
     "roc",
 ]
@@ -23,9 +21,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
 
 from common.calibration import wilson
+from common.decisions import benefit_reach, net_benefit
 from server.report.reading import Row
 
 GRID = np.linspace(0.0, 1.0, 101)
@@ -162,8 +160,8 @@ def curves(rows: tuple[Row, ...], folder: Path) -> tuple[Curves, int]:
             total.cells += _cells(truth, scores, found.patients)
         if len(found.pairs) == 1:
             total.binary += 1
-            total.benefit += net_benefit(*found.pairs[0])
-            total.reach += benefit_reach(*found.pairs[0], found.patients)
+            total.benefit += net_benefit(*found.pairs[0], CUTOFFS)
+            total.reach += benefit_reach(*found.pairs[0], found.patients, CUTOFFS)
             total.share += float(found.pairs[0][0].mean())
     return total, absent
 
@@ -174,38 +172,6 @@ def _inside(folder: Path, name: str | None) -> Path | None:
         return None
     path = (folder / name).resolve()
     return path if path.is_relative_to(folder.resolve()) else None
-
-
-def net_benefit(truth: NDArray[np.bool_], scores: _Floats) -> _Floats:
-    """Net benefit at each threshold probability t of CUTOFFS: TP/N − FP/N · t/(1 − t). Vickers & Elkin 2006."""
-    hits = len(scores) - np.searchsorted(np.sort(scores), CUTOFFS, side="left")
-    true = truth.sum() - np.searchsorted(np.sort(scores[truth]), CUTOFFS, side="left")
-    benefit: _Floats = (true - (hits - true) * CUTOFFS / (1 - CUTOFFS)) / len(scores)
-    return benefit
-
-
-def benefit_reach(truth: NDArray[np.bool_], scores: _Floats, patients: NDArray[np.int64]) -> _Floats:
-    """Half-width of the 95 % interval of `net_benefit` at each of CUTOFFS, (99,), patients drawn with all their cases.
-
-    Net benefit is a mean over cases, a patient's sums over its number of cases: the variance of a ratio from clusters
-    (Cochran 1977, equation 9.10), t with one degree of freedom less than patients. Infinite with a single patient.
-    """
-    count, passed = int(patients.max()) + 1, np.searchsorted(CUTOFFS, scores, side="right")
-    places = patients * (len(CUTOFFS) + 1) + passed
-    true, false = (
-        np.bincount(places[which], minlength=count * (len(CUTOFFS) + 1)).reshape(count, -1) for which in (truth, ~truth)
-    )
-    odds = CUTOFFS / (1 - CUTOFFS)
-    gain = (true[:, ::-1].cumsum(axis=1)[:, -2::-1] - false[:, ::-1].cumsum(axis=1)[:, -2::-1] * odds).astype(
-        np.float64
-    )
-    cases = np.bincount(patients, minlength=count).astype(np.float64)
-    if count < 2:
-        return np.full(len(CUTOFFS), np.inf)
-    left = gain - cases[:, None] * (gain.sum(axis=0) / cases.sum())
-    error = np.sqrt(count / (count - 1) * np.square(left).sum(axis=0)) / cases.sum()
-    reach: _Floats = float(stdtrit(count - 1, 0.975)) * error
-    return reach
 
 
 def _cells(truth: NDArray[np.bool_], scores: _Floats, patients: NDArray[np.int64]) -> _Floats:

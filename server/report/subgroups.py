@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["SubgroupRow", "subgroup_table"]
+__all__ = ["SubgroupRow", "subgroup_table", "subgroups_untold"]
 
 from dataclasses import dataclass
 
@@ -31,6 +31,12 @@ class SubgroupRow:
     sensitivity: Cell
     specificity: Cell
 
+    @property
+    def untold(self) -> str:
+        """Why none of the three numbers is there, where it is one reason; else empty."""
+        reasons = {cell.why for cell in (self.auc, self.sensitivity, self.specificity)}
+        return reasons.pop() if len(reasons) == 1 else ""
+
 
 def subgroup_table(run: Run) -> list[SubgroupRow]:
     """The leading arm's groups under the leading protocol, by center, covariate and level."""
@@ -52,6 +58,14 @@ def subgroup_table(run: Run) -> list[SubgroupRow]:
             )
         )  # fmt: skip
     return made
+
+
+def subgroups_untold(run: Run) -> list[tuple[str, str]]:
+    """(reason in words, the centers that told no group for it), in order of reason."""
+    by_reason: dict[str, list[str]] = {}
+    for site, why in sorted(run.subgroups_absent.items()):
+        by_reason.setdefault(reason(why), []).append(site)
+    return [(why, ", ".join(sites)) for why, sites in sorted(by_reason.items())]
 
 
 def _auc(members: list[Subgroup]) -> Cell:

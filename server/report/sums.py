@@ -61,14 +61,15 @@ def _exact(rows: Sequence[Row]) -> Cell:
 def sums_decision(run: Run) -> Markup | None:
     """Decision curves of all test cases of the federation from score histograms, means over seeds; None without any.
 
-    Without bands: they would need sums by patient at every threshold probability, which no site sends.
+    Without bands: they would need sums by patient at every threshold probability, which no training site sends.
     """
     lines, everybody = {}, np.zeros((0, 2))
     for arm in reversed(run.arms(IN_FEDERATION)):
         rows = [r for r in run.rows if (r.arm, r.protocol, r.site) == (arm, IN_FEDERATION, ALL) and r.net_benefit]
         if not rows or len({len(row.net_benefit) for row in rows}) > 1:
             continue
-        told = np.mean([[(b.threshold, b.model, b.everybody) for b in row.net_benefit] for row in rows], axis=0)
+        values = [[(b.threshold, b.model or 0.0, b.everybody) for b in row.net_benefit] for row in rows]
+        told = np.mean(values, axis=0)
         lines[arm] = DecisionLine([(float(t), float(b)) for t, b in told[:, :2]])
         everybody = told[:, [0, 2]]
     if not lines:

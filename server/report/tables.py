@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 __all__ = [
+    "CalibrationRow",
     "Cell",
     "ContrastRow",
     "LeadRow",
     "MatrixRow",
     "MeasureRow",
     "auc_cell",
+    "calibration_rows",
     "contrast_rows",
     "lead_rows",
     "matrix_rows",
@@ -109,7 +111,13 @@ def _cell(rows: tuple[Row, ...], name: str) -> Cell:
     if value is None:
         why = next((row.why for row in rows if row.why), None)
         return Cell(DASH, why=reason(why) if rows else "not in this run")
-    return Cell(decimal(value, places=_MEASURES[name]))
+    return Cell(decimal(value, places=_MEASURES[name]), small=_bounds(rows, name))
+
+
+def _bounds(rows: tuple[Row, ...], name: str) -> str:
+    """The interval of a measure that has one, mean of the rows' bounds; empty without."""
+    low, high = (mean(getattr(row, f"{name}_{end}", None) for row in rows) for end in ("low", "high"))
+    return "" if low is None or high is None else span(low, high)
 
 
 @dataclass(frozen=True)
@@ -134,6 +142,40 @@ def measure_rows(run: Run, protocol: str) -> list[MeasureRow]:
             cells = tuple(_cell(e.rows, measure) for measure in _MEASURES)
             made.append(MeasureRow(name, e.arm, i == 0, len(found), auc_cell(e), cells))
     return made
+
+
+@dataclass(frozen=True)
+class CalibrationRow:
+    """The leading arm's calibration at a center: slope and intercept with their intervals, ECE, Brier score."""
+
+    name: str
+    slope: Cell
+    intercept: Cell
+    ece: Cell
+    brier: Cell
+
+
+def calibration_rows(run: Run, protocol: str) -> list[CalibrationRow]:
+    """Every center, in the order of the first table, and all cases together where sums tell of them."""
+    lead = lead_arm(run) or "federated"
+    made = []
+    for site in [*worst_first(run, lead, protocol), ALL]:
+        e = estimate(run, lead, protocol, site)
+        if e is not None and e.rows:
+            name = site if site != ALL else "All cases together"
+            cells = (
+                _of_calibration(e.rows, measure)
+                for measure in ("calibration_slope", "calibration_intercept", "ece", "brier")
+            )
+            made.append(CalibrationRow(name, *cells))
+    return made
+
+
+def _of_calibration(rows: tuple[Row, ...], name: str) -> Cell:
+    """A dash's reason is the row's; of the calibration of all cases no interval is told."""
+    cell = _cell(rows, name)
+    bare = cell.shown != DASH and not cell.small and rows[0].site == ALL and name.startswith("calibration")
+    return Cell(cell.shown, small="from sums, without interval") if bare else cell
 
 
 @dataclass(frozen=True)

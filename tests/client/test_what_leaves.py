@@ -190,6 +190,9 @@ def test_an_evaluation_of_several_classes_sends_at_most_64_kib_in_clear(tmp_path
     rng = np.random.default_rng(1)
     patients = rng.integers(0, 1000, 4000)
     site = replace(site, labels=patients % classes, positive=patients % classes == 1, patients=patients)
+    many = {f"covariate-{n:02d}": tuple(f"level number {v}" for v in rng.integers(0, 8, 4000)) for n in range(20)}
+    levels = dict.fromkeys(many, tuple(f"level number {v}" for v in range(8)))
+    site = replace(site, covariates=many, devices=(None,) * 4000, kinds=dict.fromkeys(many, "category"), levels=levels)
     rows = np.arange(4000)
     logits = 2 * rng.normal(size=(4000, classes)) + np.eye(classes)[site.labels]
     scores = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
@@ -200,6 +203,9 @@ def test_an_evaluation_of_several_classes_sends_at_most_64_kib_in_clear(tmp_path
     last = order("placements", placing=placing, **asked)
     reports = [report_part(site, rows, scores, message) for message in (first, counts, last)]
     assert reports[2].macro is not None
+    assert reports[1].detail is not None
+    assert 50 < len(reports[1].detail.groups) <= 60
+    print(classes, "classes:", [_bytes(report) for report in reports], "bytes, of groups", _bytes(reports[1].detail))
     assert len(reports[0].by_class) == classes
     assert sum(map(_bytes, reports)) <= LIMIT
 

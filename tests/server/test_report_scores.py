@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 from statsmodels.stats.proportion import proportion_confint
 
+from common.decisions import benefit_reach, net_benefit
 from server.report.reading import read_run
-from server.report.scores import CUTOFFS, benefit_reach, curves, net_benefit
+from server.report.scores import CUTOFFS, curves
 from tests.server.report_folder import Folder
 
 
 def test_net_benefit_is_counted_case_by_case() -> None:
     rng = np.random.default_rng(1)
     truth, scores = rng.random(80) < 0.4, rng.integers(0, 21, 80) / 20
-    for t, found in zip(CUTOFFS, net_benefit(truth, scores), strict=True):
+    for t, found in zip(CUTOFFS, net_benefit(truth, scores, CUTOFFS), strict=True):
         tp = sum(1 for y, p in zip(truth, scores, strict=True) if y and p >= t)
         fp = sum(1 for y, p in zip(truth, scores, strict=True) if not y and p >= t)
         assert found == pytest.approx(tp / 80 - fp / 80 * t / (1 - t))
@@ -29,7 +30,7 @@ def test_calling_all_positive_is_a_model_that_scores_one(tmp_path: Path) -> None
     assert (absent, found.binary) == (0, 2)
     share = found.share / 2
     truth = np.arange(1000) < round(1000 * share)
-    expected = net_benefit(truth, np.ones(1000))
+    expected = net_benefit(truth, np.ones(1000), CUTOFFS)
     assert [b for _, b in found.all_positive()] == pytest.approx(list(expected), abs=0.05)
     assert found.decisions()[0][1] == pytest.approx(share, abs=0.02)
 
@@ -60,10 +61,10 @@ def test_the_band_of_net_benefit_is_the_patient_bootstraps() -> None:
     cases = np.bincount(patients)
     draws = rng.multinomial(150, np.full(150, 1 / 150), 4000).astype(np.float64)
     drawn = draws @ sums / (draws @ cases)[:, None]
-    reach = benefit_reach(truth, scores, patients)
+    reach = benefit_reach(truth, scores, patients, CUTOFFS)
     there = [9, 19, 29, 49]
     np.testing.assert_allclose(reach[there], 1.976 * drawn.std(axis=0)[there], rtol=0.06)
-    alone = benefit_reach(truth, scores, np.arange(len(truth)))
+    alone = benefit_reach(truth, scores, np.arange(len(truth)), CUTOFFS)
     assert (alone[there] < 0.9 * reach[there]).all(), "images for patients would claim too much"
 
 
@@ -71,13 +72,15 @@ def test_the_band_covers_and_a_single_patient_has_none() -> None:
     rng = np.random.default_rng(4)
     inside = np.zeros(len(CUTOFFS))
     everybody = _drawn(rng, 40_000)
-    true = net_benefit(everybody[0], everybody[1])
+    true = net_benefit(everybody[0], everybody[1], CUTOFFS)
     for _ in range(300):
         truth, scores, patients = _drawn(rng, 80)
-        inside += np.abs(net_benefit(truth, scores) - true) <= benefit_reach(truth, scores, patients)
+        inside += np.abs(net_benefit(truth, scores, CUTOFFS) - true) <= benefit_reach(truth, scores, patients, CUTOFFS)
     assert (inside[[9, 29, 49]] / 300 > 0.91).all()
     assert (inside[[9, 29, 49]] / 300 < 0.985).all()
-    assert np.isinf(benefit_reach(np.array([True, False]), np.array([0.6, 0.3]), np.zeros(2, dtype=np.int64))).all()
+    assert np.isinf(
+        benefit_reach(np.array([True, False]), np.array([0.6, 0.3]), np.zeros(2, dtype=np.int64), CUTOFFS)
+    ).all()
 
 
 def _drawn(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -12,9 +12,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from client.site import Site
+from client.subgroups import OTHER, UNKNOWN, groups
 from server.results import Subgroup
 from simulation.evidence import Cases, Judge
-from simulation.subgroups import OTHER, UNKNOWN, groups, subgroup_rows
+from simulation.subgroups import subgroup_rows
 from tests.conftest import Compared
 
 
@@ -70,6 +71,7 @@ def measured(labels: list[int], levels: list[str], patients: list[int], *, small
         policy=SimpleNamespace(smallest_group=smallest),
         covariates={"birads": levels},
         devices=[None] * len(labels),
+        task=SimpleNamespace(positive_index=1),
     )
     cases = SimpleNamespace(
         sites={"a": here},

@@ -1,0 +1,55 @@
+"""What a site adds to its numbers at the end of a run, as far as its policy lets it: groups of patients, decisions."""
+
+from __future__ import annotations
+
+__all__ = ["with_detail"]
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client.decisions import decision_curve
+from client.site import Site
+from client.subgroups import Cases, told_groups
+from common.detail_orders import Detail
+from common.groups import sides_large_enough
+from common.orders import EvaluateOrder, PartReport
+
+Rows = NDArray[np.int64]
+
+
+def with_detail(
+    report: PartReport, site: Site, rows: Rows, scores: NDArray[np.float64], order: EvaluateOrder
+) -> PartReport:
+    """The report on the cases `rows` (N,) with their scores (N, K), and its detail where counts are asked for in clear.
+
+    Groups leave where `policy.evaluation_sends` has `subgroups` and training needs no privacy; the decision curve is
+    that of a site in no total alone, whose histograms nobody has.
+    """
+    counted = bool(order.edges) and (order.apart or not order.evaluation.secure)
+    if not counted or report.n_images is None:
+        return report
+    detail = _with_groups(Detail(), Cases(site, rows, scores, order.threshold))
+    return replace(report, detail=_with_decisions(detail, report, site, rows, scores, order))
+
+
+def _with_groups(detail: Detail, cases: Cases) -> Detail:
+    policy = cases.site.policy
+    if "subgroups" not in policy.evaluation_sends or policy.privacy_required:
+        return replace(detail, groups_why="policy")
+    found = told_groups(cases)
+    return replace(detail, groups=found, groups_why=None if found else "no-groups")
+
+
+def _with_decisions(
+    detail: Detail, report: PartReport, site: Site, rows: Rows, scores: NDArray[np.float64], order: EvaluateOrder
+) -> Detail:
+    if not order.apart:
+        return replace(detail, decisions_why="in-total")
+    index, smallest = site.task.positive_index, site.policy.smallest_group
+    positive, patients = site.labels[rows] == index, site.patients[rows]
+    if not sides_large_enough(positive, patients, smallest):
+        return replace(detail, decisions_why="suppressed")
+    told = [order.threshold if number is not None else None for number in (report.sensitivity, report.specificity)]
+    return replace(detail, decisions=decision_curve(positive, scores[:, index], patients, smallest=smallest, told=told))
