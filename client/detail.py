@@ -20,17 +20,22 @@ Rows = NDArray[np.int64]
 
 
 def with_detail(
-    report: PartReport, site: Site, rows: Rows, scores: NDArray[np.float64], order: EvaluateOrder
+    report: PartReport,
+    site: Site,
+    rows: Rows,
+    scores: NDArray[np.float64],
+    order: EvaluateOrder,
+    *,
+    threshold: float | None,
 ) -> PartReport:
-    """The report on the cases `rows` (N,) with their scores (N, K), and its detail where counts are asked for in clear.
+    """The report on the cases `rows` (N,) with their scores (N, K), and its detail where counts are told in clear.
 
-    Groups leave where `policy.evaluation_sends` has `subgroups` and training needs no privacy; the decision curve is
-    that of a site in no total alone, whose histograms nobody has.
+    Groups leave where `policy.evaluation_sends` has `subgroups` and training needs no privacy, with decisions at
+    `threshold` unless it is None; the decision curve is that of a site in no total alone, whose histograms nobody has.
     """
-    counted = bool(order.edges) and (order.apart or not order.evaluation.secure)
-    if not counted or report.n_images is None:
+    if report.n_images is None:
         return report
-    detail = _with_groups(Detail(), Cases(site, rows, scores, order.threshold))
+    detail = _with_groups(Detail(), Cases(site, rows, scores, threshold))
     return replace(report, detail=_with_decisions(detail, report, site, rows, scores, order))
 
 

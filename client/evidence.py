@@ -42,9 +42,12 @@ def report_part(site: Site, rows: Rows, scores: Scores, order: EvaluateOrder) ->
     second = order.compared == "second"
     report = PartReport(*(None,) * 10, why=None if second else "policy")
     if "numbers" in sends and not second:
-        report = with_detail(_own_numbers(site, rows, scores, order), site, rows, scores, order)
+        report = _own_numbers(site, rows, scores, order)
+        if _tells_counts(site, order):
+            threshold = None if _cuts_a_cell(site, order) else order.threshold
+            report = with_detail(report, site, rows, scores, order, threshold=threshold)
     enough = large_enough(site.patients[rows], smallest)
-    if not enough or order.stage == "progress" or order.evaluation.secure or order.apart:
+    if not enough or order.stage == "progress" or order.evaluation.secure or order.apart or site.role == "held-out":
         return report
     if "sums" not in sends:
         return _without_sums(report, order)
@@ -63,7 +66,7 @@ def _own_numbers(site: Site, rows: Rows, scores: Scores, order: EvaluateOrder) -
     """The site's exact numbers, as far as its policy lets them out; with those of its counts where these are told."""
     labels, patients, index = site.labels[rows], site.patients[rows], site.task.positive_index
     positive, p, smallest = labels == index, scores[:, index], site.policy.smallest_group
-    counted = bool(order.edges) and (order.apart or not order.evaluation.secure)
+    counted = _tells_counts(site, order)
     found = measure_cases(labels, scores, patients, positive_index=index, threshold=order.threshold)
     called = p >= order.threshold if counted and order.threshold is not None else None
     found = permitted(found, labels, patients, positive_index=index, smallest=smallest, called=called)
@@ -78,6 +81,16 @@ def _own_numbers(site: Site, rows: Rows, scores: Scores, order: EvaluateOrder) -
         return report
     ratio = ObservedExpected.of(positive, p, patients)
     return replace(report, observed=ratio.observed, expected=ratio.expected, log_oe_variance=ratio.log_variance)
+
+
+def _tells_counts(site: Site, order: EvaluateOrder) -> bool:
+    """Whether what follows from counts is told in clear: asked for, and not under masks as part of a total.
+
+    In a secure evaluation a site that the server calls `apart` tells it where it is held out by its own word, or where
+    its policy lets sums out in clear: a site that trains and sends masked sums alone is not talked out of its masks.
+    """
+    may = site.role == "held-out" or "sums" in site.policy.evaluation_sends
+    return bool(order.edges) and (not order.evaluation.secure or (order.apart and may))
 
 
 def _cuts_a_cell(site: Site, order: EvaluateOrder) -> bool:

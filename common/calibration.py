@@ -194,8 +194,8 @@ def _interval(
 
     The sandwich of Liang and Zeger 1986 over the P patients' sums of scores, times P/(P − 1), and t with one degree of
     freedom less than the patients of the rarer class. Over 1,000 simulated centers each of 20, 40, 80 and 300 patients
-    with 1 to 4 images it covers 95 % (slope) and 95 to 98 % (intercept). None without patients, with fewer than two of a class, or where
-    the information is singular.
+    with 1 to 4 images it covers 95 % (slope) and 95 to 98 % (intercept). None without patients, with fewer than two of
+    a class, or where the information is singular.
     """
     if patients is None:
         return None, None

@@ -18,11 +18,12 @@ from client.evidence import report_part
 from client.importers.case import Case
 from client.level_names import declarable
 from client.service import answer_evaluate
-from client.site import Site
+from client.site import Site, load_site
 from client.subgroups import Cases, covariates_of, groups, measure_groups, told_groups
 from common.detail_orders import Group
 from tests.client.test_sent import asked, log_of, opened
 from tests.client.test_what_leaves import order
+from tests.faults.small_sites import write_site
 
 Levels = Sequence[str | None]
 
@@ -190,6 +191,39 @@ def test_groups_leave_with_counts_where_the_policy_says_so(tmp_path: Path) -> No
     secure = replace(order("progress").evaluation, secure=True)
     assert told(site, "progress", evaluation=secure) is None, "a training site is in a total, and in nothing else"
     assert told(site, "progress", evaluation=secure, apart=True) == (["left", "right"], None)
+
+
+def test_a_server_talks_no_training_site_out_of_its_masks(tmp_path: Path) -> None:
+    site = sides(opened(tmp_path / "ash"))
+    masked = replace(site, policy=replace(site.policy, evaluation_sends=("numbers", "masked-sums", "subgroups")))
+    p = np.random.default_rng(0).random(len(site))
+    secure = replace(order("counts").evaluation, secure=True)
+    asked = order("counts", edges=((0.25, 0.5, 0.75),), evaluation=secure, apart=True, threshold=0.5)
+    for role, told in (("train", False), ("held-out", True)):
+        report = report_part(replace(masked, role=role), site.rows(), np.stack([1 - p, p], axis=1), asked)
+        assert (report.sensitivity is not None, report.detail is not None) == (told, told)
+        assert report.auc is not None
+
+
+def test_a_held_out_site_sends_no_histogram_whatever_the_order_calls_it(tmp_path: Path) -> None:
+    site = replace(opened(tmp_path / "ash"), role="held-out")
+    p = np.random.default_rng(0).random(len(site))
+    report = report_part(site, site.rows(), np.stack([1 - p, p], axis=1), order("counts", edges=((0.25, 0.5, 0.75),)))
+    assert (report.histograms, report.sums) == ((), None)
+
+
+def test_groups_tell_no_decision_that_the_site_keeps_back(tmp_path: Path) -> None:
+    write_site(tmp_path / "ash", "ash", seed=0, images=160)
+    site = sides(load_site(tmp_path / "ash", role="held-out"))
+    site = replace(site, policy=replace(site.policy, smallest_group=5))
+    p = np.random.default_rng(0).random(len(site))
+    scores = np.stack([1 - p, p], axis=1)
+    for threshold, told in ((0.5, True), (0.6, False)):
+        asked = order("counts", edges=((0.25, 0.5, 0.75),), threshold=threshold)
+        report = report_part(site, site.rows(), scores, asked)
+        assert (report.sensitivity is not None) == told
+        assert report.detail is not None
+        assert any(group.sensitivity is not None for group in report.detail.groups) == told
 
 
 def test_a_site_in_no_total_sends_no_sums_but_its_own_curve(tmp_path: Path) -> None:
