@@ -45,7 +45,7 @@ def attention_pictures(model: AttentionNet, crops: NDArray[np.uint8]) -> list[tu
     from client.augment import normalise
 
     dtype = next(model.parameters()).dtype
-    maps = model.attention_map(normalise(torch.from_numpy(np.ascontiguousarray(crops))).to(dtype)).cpu().numpy()
+    maps = model.attention_map(normalise(torch.from_numpy(np.array(crops))).to(dtype)).cpu().numpy()
     return [(_png(_enlarged(crop)), _png(_overlay(crop, seen))) for crop, seen in zip(crops, maps, strict=True)]
 
 

@@ -69,7 +69,7 @@ class SeenLesson:
 
 @torch.no_grad()
 def _seen(model: AttentionNet, crops: np.ndarray, where: Place, *, gradients: bool) -> tuple[Tensor, ...]:
-    images = where.images(normalise(torch.from_numpy(np.ascontiguousarray(crops)).to(where.device)))
+    images = where.images(normalise(torch.from_numpy(np.array(crops)).to(where.device)))
     with where.autocast():
         features = model.features(images).to(where.dtype)
     return (features, descriptors(images.contiguous())) if gradients else (features,)
