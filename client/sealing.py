@@ -23,6 +23,7 @@ from common.errors import BadInput
 from common.evaluation_blocks import evaluation_numbers
 from common.files import sha256_bytes
 from common.orders import EvaluateOrder
+from common.paired import apart
 from common.stage_sums import StageSums, no_case
 from common.sums_orders import (
     KeyOrder,
@@ -71,10 +72,23 @@ def answer_seal(
         compute,
         site=site.id,
         request=sha256_bytes(request),
+        about=_about(order, weights),
         peers=site.folder / _PEERS,
     )
     log_sealed(site, asked, order.terms, words)
     return Sealed(site.id, order.terms.digest), words
+
+
+def _about(order: SealOrder, weights: Weights) -> list[str]:
+    """What is counted: each model's evaluation of each of the site's parts; an order about a pair is about both models.
+
+    Cases, not what the order calls them; so no name that a server gives to a message, a part or a stage matters.
+    """
+    asked = order.evaluate
+    models = (weights, *apart(weights)) if asked.stage == "paired" else (weights,)
+    names = [named_by_model(asked.run, fingerprint(model)) for model in models]
+    splits = {split for parts in asked.parts.values() for split in parts}
+    return [f"{name}, round {order.terms.round}, {split} cases" for name in names for split in sorted(splits)]
 
 
 def _sums_by_part(site: Site, order: EvaluateOrder, weights: Weights) -> dict[str, StageSums]:

@@ -1,15 +1,17 @@
 """A site's part in a secure sum: make a key, seal its numbers once, say that it is ready, open one total. What it must
 remember is on its disk.
 
-    state/sums/<evaluation>.json   0600: the secrets of the current attempt, then its answer, then whom it was counted
-                                   with
+    state/sums/<purpose>.json      0600: the secrets of the current attempt at one purpose of an evaluation, then its
+                                   answer, then whom it was counted with
+    state/sums/<cases>.company     whom the same cases were counted with, for all purposes: `client.companies`
 
 Flower starts a process for each message, so all steps read that one file, and all but the word that the site is ready
 replace it. The private key goes when the numbers are sealed, in the same replacement that brings the answer; the answer
 goes when the total is opened. A new attempt replaces the last one, on the disk before its key leaves: what was sealed
 there can never be opened any more. The name of whom a site was counted with stays, on the disk before its opening
-leaves: within one evaluation it is never counted with others. So whatever a server asks, and in whatever order, a site
-takes its mask off the sums of one roster only. A hospital that wants that all the same removes the file.
+leaves: within one evaluation the same cases are never counted with others, under any purpose. So whatever a server
+asks, and in whatever order, a site takes its mask off the sums of one roster only. A hospital that wants that all the
+same removes the files.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ __all__ = ["make_key", "open_total", "ready", "seal"]
 
 import time
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +30,7 @@ from numpy.typing import ArrayLike
 from pydantic import ConfigDict, TypeAdapter
 from pydantic.dataclasses import dataclass as checked
 
+from client.companies import bind_company, refuse_other_company, require_company
 from client.peers import check_peers, sign
 from common.blocks import Words, encode
 from common.errors import BadInput
@@ -43,11 +46,11 @@ _FORGOTTEN_SECONDS = 86_400.0
 
 @checked(frozen=True, config=ConfigDict(extra="forbid"))
 class _Kept:
-    """What the site remembers of one evaluation.
+    """What the site remembers of one purpose of an evaluation.
 
     `own`: seed of its own mask. `private` until the numbers are sealed under the terms `terms`; then `answer`, the
-    sealed words (base64), to the request `request`, of `sites`. `opened`: the total was opened; `counted`: with whom it
-    ever was.
+    sealed words (base64), to the request `request`, of `sites`, `about` which cases. `opened`: the total was opened;
+    `counted`: with whom it ever was.
     """
 
     attempt: str
@@ -60,11 +63,12 @@ class _Kept:
     answer: str | None = None
     opened: bool = False
     counted: tuple[str, ...] | None = None
+    about: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class _Evaluation:
-    """Where one evaluation of one site is remembered."""
+    """Where one purpose of one site's evaluation is remembered."""
 
     path: Path
     site: str
@@ -102,52 +106,61 @@ def seal(
     *,
     site: str,
     request: str,
+    about: Collection[str] | None = None,
     peers: Path | None = None,
 ) -> Words:
     """The numbers that `compute` gives by block, sealed under the terms; they leave the site only as this.
 
     `request` is a SHA-256 of all that the numbers depend on. The same terms and request again get the stored answer,
-    and `compute` is not called; any other is refused, since one mask never hides two vectors. `peers`: see
-    `client.peers`. BadInput where the terms cannot hide the site, or it was already counted with others in this
-    evaluation.
+    and `compute` is not called; any other is refused, since one mask never hides two vectors. `about`: names of the
+    evaluations and cases that the numbers are of, each with one company (`client.companies`); all of the run's round
+    where it is not said. `peers`: see `client.peers`. BadInput where the terms cannot hide the site, or it was already
+    counted with others in this evaluation.
     """
     check_terms(terms)
+    subjects = (f"{terms.run}, round {terms.round}",) if about is None else tuple(sorted(about))
     if peers is not None:
         check_peers(peers, terms, site=site)
     with _remembered(state, terms, site=site) as evaluation:
         kept = evaluation.read()
         if kept is None or kept.attempt != terms.attempt or kept.opened:
             raise BadInput(f"site {site}: no key is waiting for this attempt; ask for a new one")
-        _require_same_company(kept, terms, site=site)
+        if kept.counted is not None:
+            refuse_other_company(kept.counted, terms.sites, site=site)
+        require_company(evaluation.path.parent, subjects, terms.sites, site=site)
         if kept.private is None:
             return _stored(kept, terms, site=site, request=request)
         words = encode(terms.directory, compute(), sites=len(terms.sites))
         secrets = (bytes.fromhex(kept.private), bytes.fromhex(kept.own))
         answer = sealed(words, site=site, private=secrets[0], own=secrets[1], terms=terms)
         text = b64encode(answer.astype("<u8").tobytes()).decode()
-        done = replace(kept, private=None, terms=terms.digest, request=request, sites=terms.sites, answer=text)
-        evaluation.write(done)
+        told = replace(kept, private=None, terms=terms.digest, request=request, answer=text)
+        evaluation.write(replace(told, sites=terms.sites, about=subjects))
         return answer
 
 
 def ready(state: Path, order: ReadyOrder, *, site: str) -> Ready:
     """That the site still holds what it sealed under these terms; nothing changes, so asked again, the same.
 
-    BadInput where it holds nothing under these terms: it sealed others, began a new attempt, or forgot an old one.
+    BadInput where it holds nothing under these terms: it sealed others, began a new attempt, or forgot an old one; and
+    where it has since been counted with others.
     """
     with _remembered(state, order, site=site) as evaluation:
-        _holding(evaluation, order)
+        kept = _holding(evaluation, order)
+        require_company(evaluation.path.parent, kept.about, kept.sites, site=site)
         return Ready(site, order.terms)
 
 
 def open_total(state: Path, order: OpenOrder, *, site: str) -> Opening:
     """The seed of the site's own mask, for the attempt that it sealed under these terms; asked again, the same.
 
-    BadInput where it holds nothing under these terms. `seal` refused them where the site was already counted with others.
+    BadInput where it holds nothing under these terms, or has been counted with others since it sealed: two totals may
+    wait sealed at a time, and the first to be opened decides.
     """
     with _remembered(state, order, site=site) as evaluation:
         kept = _holding(evaluation, order)
         if not kept.opened:
+            bind_company(evaluation.path.parent, kept.about, kept.sites, site=site)
             kept = replace(kept, answer=None, opened=True, counted=kept.sites)
             evaluation.write(kept)
         return Opening(site, order.terms, kept.own)
@@ -158,15 +171,6 @@ def _holding(evaluation: _Evaluation, order: ReadyOrder | OpenOrder) -> _Kept:
     if kept is None or kept.terms != order.terms:
         raise BadInput(f"site {evaluation.site}: it has sealed nothing under these terms; ask for a new key")
     return kept
-
-
-def _require_same_company(kept: _Kept, terms: Terms, *, site: str) -> None:
-    if kept.counted is not None and kept.counted != terms.sites:
-        who = ", ".join(sorted(set(kept.counted) ^ set(terms.sites)))
-        raise BadInput(
-            f"site {site}: this evaluation was already counted, and now the roster differs by {who}, whose numbers the "
-            "two totals would give away; count it with the same sites, or evaluate another model"
-        )
 
 
 def _stored(kept: _Kept, terms: Terms, *, site: str, request: str) -> Words:

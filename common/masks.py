@@ -7,10 +7,18 @@
 `pair_ij` is a ChaCha20 stream whose key follows by HKDF-SHA256 from the X25519 secret of sites i and j and from all
 terms of the attempt (run, round, purpose, attempt, directory, every site's key): other terms, other masks, and sites
 that were told different terms send noise that does not add up. `own_i` is a stream from 32 random bytes that the site
-tells last, once all have said that they are ready to, and for one set of sites only in each evaluation. Without it, an
-answer that arrives late could be had by subtraction: from the total with that site, the total without it. Every site of
-an attempt must take its own mask off; one that has gone on to another attempt has lost the old mask, and one that has
-opened is counted with no other company. So of two totals that differ in one site, at most one is ever opened.
+tells last, once all have said that they are ready to, and for one set of sites only. Without it, an answer that
+arrives late could be had by subtraction: from the total with that site, the total without it. Every site of an attempt
+must take its own mask off; one that has gone on to another attempt has lost the old mask, and one that has opened is
+counted with no other company.
+
+The rule of company: for one model's evaluation (run, model, round), a site opens totals over its val cases, its test
+cases and its train cases each with one set of sites, whatever the purpose, the stage and the name of the message. A
+total over several of these binds them all, and one of two models binds both models' evaluations and the pair's. The
+set is on the site's disk before the first opening leaves (`client/companies.py`). So of two totals over the same cases
+that differ in one site, at most one is ever opened. Val and test may have different sites: no case is in both. Another
+model's evaluation may have other sites too, for a site may leave between models; but then the two are never compared
+under masks.
 
 Who is kept from what, plainly:
 - A server that follows the protocol and keeps everything it receives learns the totals, and of single sites nothing;
@@ -23,8 +31,7 @@ Who is kept from what, plainly:
   that it got from those hospitals themselves (`client/peers.py`). Without these, trust in the server's relaying is
   needed.
 - Totals are exact and without noise. Two evaluations of one model, with a site and without it, differ by that site's
-  numbers: a site refuses that for one name of an evaluation (run, model, round, purpose); under another name it cannot
-  know, and numbers that no model moves, such as cases by class, tell whenever a site joins or leaves. Nor can anyone
+  numbers: a site refuses that for one name of an evaluation (run, model, round); under another name it cannot know, and numbers that no model moves, such as cases by class, tell whenever a site joins or leaves. Nor can anyone
   check that a site's numbers are true, or tell which site's are not.
 - A site that drops out costs the attempt, not the others' secrets: the others are asked again, with new keys. One that
   is lost in the seconds between saying that it is ready and opening costs the evaluation: the total stays sealed, and

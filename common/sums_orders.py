@@ -1,7 +1,7 @@
 """What server and sites say to each other to sum numbers under masks: keys, terms, who is ready, openings. Plain data.
 
-An evaluation is named by `run`, `round` and `purpose`; each time that it is asked, an `attempt` of its own (drawn by
-the server) brings new keys.
+An evaluation is named by `run` and `round`, each of its totals by a `purpose` too; each time that one is asked, an
+`attempt` of its own (drawn by the server) brings new keys.
 """
 
 from __future__ import annotations

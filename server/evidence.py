@@ -102,7 +102,8 @@ class Federated:
 
     `auc` is off the exact one by `bound` at most; with more than two classes it is the mean over questions, each in
     `by_question`, and has an interval where no site is in one question and left out of another. `left_out`: sites whose
-    policy kept them out. `why` is `unplaced` where a total of counts was told, and then no total of placements, and
+    policy kept them out. `why` is `uncounted` where a site was lost and there is no total of counts, `unplaced` where a
+    total of counts was told, and then no total of placements, and
     `coarse` where `bound` is more than half the interval, which would claim too much: it is None.
     """
 

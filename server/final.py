@@ -166,7 +166,9 @@ def _rows(found: _Found, roster: Roster, experiment: Experiment) -> list[Row]:
             if part is not None
             else _row_without_cases(site, experiment, trained_on, held_out, threshold)
         )
-    if found.together is not None and found.together.sums.n_images:
+    if found.together is not None and found.together.found.why == "uncounted":
+        rows.append(_row_uncounted(found.together, experiment, trained_on, threshold))
+    elif found.together is not None and found.together.sums.n_images:
         rows.append(_row_of_all(found.together, experiment, trained_on, threshold))
     return rows
 
@@ -243,6 +245,15 @@ def _row_without_cases(
     named = {"arm": "federated", "protocol": experiment.protocol, "seed": experiment.seed, "site": site}
     about = {"held_out": held_out, "trained_on": trained_on, "threshold": threshold, "why": "too-few"}
     return Row(**{**absent, **named, **about, "n_images": 0, "n_patients": 0})  # type: ignore[arg-type]
+
+
+def _row_uncounted(
+    together: Together, experiment: Experiment, trained_on: tuple[str, ...], threshold: float | None
+) -> Row:
+    """All training centers' test cases, where there is no total of them: why, and the mean of the centers' own AUCs."""
+    nothing = _row_without_cases("all", experiment, trained_on, False, threshold)
+    told = columns(together.found, experiment.task, together.own)
+    return replace(nothing, n_images=None, n_patients=None, why=together.found.why, **told)
 
 
 def _row_of_all(

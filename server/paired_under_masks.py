@@ -20,7 +20,7 @@ from server.paired import (
     paired_order,
     pooled_difference,
 )
-from server.pooled_under_masks import UnderMasks
+from server.pooled_under_masks import Uncounted, UnderMasks
 from server.rounds import Federation
 from server.secure_sums import DroppedOut, NotOpened
 
@@ -43,7 +43,7 @@ def compare_under_masks(
         return Compared(own, PooledDifference.none("unplaced"), answered.failures)
     try:
         pooled = _total(federation, experiment, weights, first, first.together)
-    except (DroppedOut, NotOpened) as lost:
+    except (DroppedOut, NotOpened, Uncounted) as lost:
         return Compared(own, PooledDifference.none("unplaced"), {**answered.failures, **lost.failures})
     return Compared(own, pooled, answered.failures)
 
@@ -55,14 +55,11 @@ def _total(
     first: Evaluating,
     together: Together,
 ) -> PooledDifference:
-    """Over the sites that were counted for the first model, all of them: DroppedOut or NotOpened
+    """Over the sites that were counted for the first model, all of them: DroppedOut, NotOpened or Uncounted
     where one stays away.
     """
     theirs = UnderMasks(federation, experiment, weights[1])
-    grid, lost = theirs.first_pass(replace(first.val, compared="second"), together.sites)
-    if lost:
-        raise DroppedOut(lost)
-    order = theirs.counting(replace(first.counting, compared="second"), grid)
+    order = replace(first.counting, compared="second")
     counted = theirs.counted(order, together.sites, whole=True)
     pairs = list(zip(together.questions, counted.questions, strict=True))
     placing = tuple(a.placing_among_all() if both_asked(a, b) else None for a, b in pairs)

@@ -13,7 +13,7 @@ are not here. `common/masks.py` says what all this protects, and what not. Knows
 
 from __future__ import annotations
 
-__all__ = ["Answers", "DroppedOut", "Exchange", "NotOpened", "Totals", "secure_totals", "sum_once"]
+__all__ = ["Answers", "DroppedOut", "Exchange", "NotOpened", "TooFewLeft", "Totals", "secure_totals", "sum_once"]
 
 import os
 from collections.abc import Collection, Mapping, Sequence
@@ -84,13 +84,23 @@ class NotOpened(RunFailed):
     def __init__(
         self, failures: Mapping[str, str], sites: Sequence[str], *, dropped: Mapping[str, str] | None = None
     ) -> None:
-        self.failures, self.sites = dict(failures), tuple(sites)
+        self.failures, self.sites, self.dropped = dict(failures), tuple(sites), dict(dropped or {})
         missing, everybody = (", ".join(sorted(names)) for names in (failures, sites))
         before = f" (dropped out before: {_listed(dropped)})" if dropped else ""
         super().__init__(
             f"the secure sum is sealed, but not every site opened it ({_listed(failures)}){before}; nothing is revealed, "
             "and the others are not counted without it in this evaluation: evaluate the same sites again "
             f"({everybody}) when {missing} can be reached, or another model without it"
+        )
+
+
+class TooFewLeft(RunFailed):
+    """So many sites dropped out that the others cannot hide one; no total was opened. `failures` by site, `left` there."""
+
+    def __init__(self, failures: Mapping[str, str], left: Collection[str]) -> None:
+        self.failures, self.left = dict(failures), tuple(sorted(left))
+        super().__init__(
+            f"a secure sum needs {SMALLEST_ROSTER} sites, and {len(left)} are left: {DroppedOut(failures)}"
         )
 
 
@@ -103,15 +113,13 @@ def secure_totals(
 ) -> Totals:
     """The totals over `sites`, asked again without those that drop out, as long as three are left.
 
-    RunFailed, with everybody's reasons, where fewer are left; NotOpened, likewise, where a site was ready and did not
+    TooFewLeft, with everybody's reasons, where fewer are; NotOpened, likewise, where a site was ready and did not
     open; BadInput where there never were three.
     """
     left, failures = set(sites), dict[str, str]()
     while True:
         if failures and len(left) < SMALLEST_ROSTER:
-            raise RunFailed(
-                f"a secure sum needs {SMALLEST_ROSTER} sites, and {len(left)} are left: {DroppedOut(failures)}"
-            )
+            raise TooFewLeft(failures, left)
         try:
             found = sum_once(exchange, left, directory, run=run, round_number=round_number, purpose=purpose)
         except DroppedOut as lost:

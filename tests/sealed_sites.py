@@ -41,6 +41,7 @@ class Sites:
     seen_seals: dict[tuple[str, str], Words] = field(default_factory=dict)
     seen_openings: dict[tuple[str, str], bytes] = field(default_factory=dict)
     tamper: Callable[[Terms, str], Terms] = lambda terms, _: terms
+    about: Callable[[Terms], Collection[str] | None] = lambda _: None
 
     def state(self, site: str) -> Path:
         return self.base / site
@@ -54,7 +55,8 @@ class Sites:
 
         def sealed(site: str) -> Words:
             told = self.tamper(terms, site)
-            words = seal(self.state(site), told, lambda: self.numbers[site], site=site, request="0" * 64)
+            about = self.about(told)
+            words = seal(self.state(site), told, lambda: self.numbers[site], site=site, request="0" * 64, about=about)
             self.seen_seals[site, told.digest] = words
             return words
 

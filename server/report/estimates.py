@@ -27,6 +27,7 @@ WHY = {
     "in-total": "told as part of the total over all centers alone",
     "secure": "summed under masks: only the total over centers was told",
     "policy": "the center's policy does not let it out",
+    "uncounted": "a center was lost before the test cases of all centers were counted: no number without it",
     "unplaced": "a center was lost between the counts and the placements: no interval from counts alone",
     "private-training": "the sums that it needs are in no privacy budget",
     "masked-only": "the sums that it needs are not asked for where sums leave under masks",

@@ -86,7 +86,7 @@ def test_signed_keys_give_the_results_of_the_in_process_grid(clients: Deployment
     assert near_rows == far_rows
     assert {row["site"] for row in far_rows} == {*NAMES, "all"}
     assert (failed(near), failed(far)) == ([], [])
-    assert sent(log_of(clients, "alpha")) == dict.fromkeys(("key", "seal", "ready", "open"), 3)
+    assert sent(log_of(clients, "alpha")) == dict.fromkeys(("key", "seal", "ready", "open"), 4)
 
 
 class Dying(LocalGrid):
@@ -132,10 +132,10 @@ def test_a_site_killed_between_seal_and_open_is_named_and_the_others_are_asked_a
     assert near_rows == far_rows
     assert {row["site"] for row in far_rows} == {*LEFT, "all"}
     assert (failed(near), failed(far)) == (["delta"], ["delta"])
-    # val twice, test and placements; the first val was sealed, and alpha was ready, and it was never opened
+    # val twice, bins, test and placements; the first val was sealed, and alpha was ready, and it was never opened
     assert sent(new("delta")) == {"key": 1, "seal": 1}
     found = sent(new("alpha"))
-    assert {step: found[step] for step in ("seal", "ready", "open")} == {"seal": 4, "ready": 4, "open": 3}
+    assert {step: found[step] for step in ("seal", "ready", "open")} == {"seal": 5, "ready": 5, "open": 4}
 
 
 def kill(clients: Deployment, name: str) -> None:

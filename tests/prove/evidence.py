@@ -92,7 +92,7 @@ def _agreement(rows: np.ndarray) -> Agreement:
 def sent_under_masks(classes: int = 2) -> int:
     """Bytes of numbers in the messages that one site sends of an evaluation under masks, of so many classes.
 
-    They are of the first pass over val and test cases, the counts and the placements.
+    They are of the histograms of val and of test cases, the counts and the placements.
     """
     names = ("benign", "malignant", *(f"other-{n}" for n in range(2, classes)))
     task = Task("lump", names, "malignant")
@@ -104,7 +104,8 @@ def sent_under_masks(classes: int = 2) -> int:
     start = Start(0.0, 1.0, 0.0)
     placing = [Placing(0.5, Others(), start if k == task.positive_index else None, whole=True) for k in task.questions]
     messages = (
-        replace(order, stage="first-pass", parts={"val": ("val",), **order.parts}),
+        replace(order, stage="first-pass", parts={"val": ("val",)}),
+        replace(order, stage="first-pass"),
         replace(order, stage="counts", edges=(edges,) * asked),
         replace(order, stage="placements", placing=tuple(placing)),
     )

@@ -155,8 +155,8 @@ def test_a_secure_run_tells_what_a_clear_one_does(hidden: tuple[Path, WatchedGri
         assert '"influence":[{' not in text
     kinds = [m.metadata.message_type for m in grid.seen]
     secure_kinds = ("query.sums_key", "evaluate.sums_seal", "query.sums_ready", "query.sums_open")
-    # message and reply; val, test and placements; three training sites
-    assert {kind: kinds.count(kind) for kind in secure_kinds} == dict.fromkeys(secure_kinds, 2 * 3 * 3)
+    # message and reply; val, bins, test and placements; three training sites
+    assert {kind: kinds.count(kind) for kind in secure_kinds} == dict.fromkeys(secure_kinds, 2 * 4 * 3)
 
 
 def test_what_a_site_sends_is_small(hidden: tuple[Path, WatchedGrid]) -> None:
@@ -166,7 +166,7 @@ def test_what_a_site_sends_is_small(hidden: tuple[Path, WatchedGrid]) -> None:
         for m in grid.seen
         if m.metadata.message_type == "evaluate.sums_seal" and m.metadata.dst_node_id == 1 and m.has_content()
     ]
-    assert len(sent) == 9
+    assert len(sent) == 12
     assert sum(sent) < 3 * (42 << 10)
 
 
@@ -181,7 +181,7 @@ def test_what_a_site_sends_is_small(hidden: tuple[Path, WatchedGrid]) -> None:
 def test_a_site_that_drops_out_is_named_and_the_others_are_counted(
     tmp_path: Path, sites: list[Path], kind: str, seed: int, when: str
 ) -> None:
-    """Val loses birch, test has all four again. The same model with other sites is refused."""
+    """Val loses birch, test has all four again: no case is in both. Val of the same model with other sites is refused."""
     grid = go(tmp_path / "run", sites, lose={kind: 1}, held="", evaluation={"secure": True}, seed=seed)
     assert grid.lose == {}
     failures = [e for e in read_records(tmp_path / "run" / "records.jsonl") if e["event"] == "failure"]
@@ -284,16 +284,16 @@ def everybody(
 @pytest.mark.parametrize(
     ("dropping", "drop", "seed", "when"),
     [
-        ("evaluate.sums_seal", (3, 4), 3, ""),
-        ("query.sums_ready", (3, 4), 6, ", after it had sealed its sums"),
-        (OPEN, range(3, 9), 7, ""),
+        ("evaluate.sums_seal", (4, 5), 3, ""),
+        ("query.sums_ready", (4, 5), 6, ", after it had sealed its sums"),
+        (OPEN, range(4, 10), 7, ""),
     ],
 )
 def test_a_site_lost_before_its_placements_leaves_an_area_without_an_interval(
     tmp_path: Path, sites: list[Path], dropping: str, drop: Collection[int], seed: int, when: str
 ) -> None:
-    """Each training site goes through val, test and placements: birch is lost at its third time, and again at its
-    fourth; where it should open, at each of the three requests in both.
+    """Each training site goes through val, bins, test and placements: birch is lost at its fourth time, and again at its
+    fifth; where it should open, at each of the three requests in both.
     """
     about: dict[str, Any] = {"evaluation": {"secure": True}, "seed": seed}
     grid = go(tmp_path / "run", sites, lose={}, drop=drop, dropping=dropping, **about)
@@ -320,8 +320,44 @@ def test_a_site_lost_when_it_should_open_fails_the_run_by_name(tmp_path: Path, s
 
 
 def test_a_site_lost_once_before_its_placements_is_asked_again(tmp_path: Path, sites: list[Path]) -> None:
-    go(tmp_path / "run", sites, lose={}, evaluation={"secure": True}, seed=4, drop=[3])
+    go(tmp_path / "run", sites, lose={}, evaluation={"secure": True}, seed=4, drop=[3, 5])
     assert rows(tmp_path / "run")["all"]["auc_low"] is not None
+
+
+@pytest.mark.parametrize(
+    ("dropping", "drop", "seed", "what"),
+    [
+        ("evaluate.sums_seal", (2,), 9, "too few sites are left to hide one in a total"),
+        (OPEN, range(2, 5), 10, "the test cases of all centers together are not counted without it"),
+        ("evaluate.sums_seal", (3, 4), 11, "the test cases of all centers together are not counted without it"),
+    ],
+)
+def test_a_site_lost_before_the_counts_leaves_the_other_numbers(
+    tmp_path: Path, sites: list[Path], dropping: str, drop: Collection[int], seed: int, what: str
+) -> None:
+    """Of exactly three: bins that are never sealed, bins that are never opened, and counts after the bins were."""
+    grid = go(tmp_path / "run", sites, lose={}, drop=drop, dropping=dropping, evaluation={"secure": True}, seed=seed)
+    assert grid.dropped == len(drop)
+    found = rows(tmp_path / "run")
+    assert [found["all"][name] for name in ("auc", "n_images", "brier", "why")] == [None, None, None, "uncounted"]
+    assert (found["all"]["auc_federated"], found["all"]["auc_federated_why"]) == (None, "uncounted")
+    assert found["elm"]["auc"] is not None
+    assert found["elm"]["brier"] is not None
+    failures = [e for e in read_records(tmp_path / "run" / "records.jsonl") if e["event"] == "failure"]
+    (failure,) = failures
+    assert failure["site"] == "birch"
+    assert what in failure["why"]
+    assert "when birch can be reached" in failure["why"]
+
+
+def test_a_site_lost_before_any_test_case_was_told_is_asked_around(tmp_path: Path, sites: list[Path]) -> None:
+    """Val has all four, and no total of test cases has birch."""
+    go(tmp_path / "run", sites, held="", lose={}, drop=[2], evaluation={"secure": True}, seed=12)
+    opened = [load_site(site) for site in sites if site.name != "birch"]
+    assert rows(tmp_path / "run")["all"]["n_images"] == sum(len(site.rows("test")) for site in opened)
+    assert rows(tmp_path / "run")["birch"]["auc"] is not None
+    failures = [e for e in read_records(tmp_path / "run" / "records.jsonl") if e["event"] == "failure"]
+    assert [(e["site"], e["why"]) for e in failures] == [("birch", "the node was lost (error 5)")]
 
 
 def test_a_site_does_not_place_among_counts_that_lack_its_own(sites: list[Path]) -> None:
