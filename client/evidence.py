@@ -94,9 +94,16 @@ def _tells_counts(site: Site, order: EvaluateOrder) -> bool:
 
 
 def _cuts_a_cell(site: Site, order: EvaluateOrder) -> bool:
-    """Whether decisions at the threshold would part a merged cell of the histogram, which ends at it if it can."""
-    told = not order.evaluation.secure and site.policy.smallest_group > 1 and order.threshold is not None
-    return told and order.threshold not in order.edges[site.task.questions.index(site.task.positive_index)]
+    """Whether decisions at the threshold would part a merged cell of the histogram, which ends at it if it can. At 0
+    every case is positive, and a site that is held out by its own word sends no histogram.
+    """
+    if order.evaluation.secure or order.threshold is None or site.policy.smallest_group <= 1 or site.role == "held-out":
+        return False
+    return order.threshold > 0 and order.threshold not in order.edges[_question(site)]
+
+
+def _question(site: Site) -> int:
+    return site.task.questions.index(site.task.positive_index)
 
 
 def report_looks(site: Site, rows: Rows, crops: Crops, order: EvaluateOrder) -> PartReport:

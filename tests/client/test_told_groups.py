@@ -214,7 +214,7 @@ def test_a_held_out_site_sends_no_histogram_whatever_the_order_calls_it(tmp_path
 
 def test_groups_tell_no_decision_that_the_site_keeps_back(tmp_path: Path) -> None:
     write_site(tmp_path / "ash", "ash", seed=0, images=160)
-    site = sides(load_site(tmp_path / "ash", role="held-out"))
+    site = sides(load_site(tmp_path / "ash"))
     site = replace(site, policy=replace(site.policy, smallest_group=5))
     p = np.random.default_rng(0).random(len(site))
     scores = np.stack([1 - p, p], axis=1)
