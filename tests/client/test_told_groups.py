@@ -19,12 +19,16 @@ from client.importers.case import Case
 from client.level_names import declarable
 from client.service import answer_evaluate
 from client.site import Site
-from client.subgroups import Cases, covariates_of, groups, measure_groups, told_groups
+from client.subgroups import Cases, covariates_of, groups, measure_groups, tell
 from common.detail_orders import Group
 from tests.client.test_sent import asked, log_of, opened
 from tests.client.test_what_leaves import order
 
 Levels = Sequence[str | None]
+
+
+def told_groups(cases: Cases) -> tuple[Group, ...]:
+    return tell(cases).groups
 
 
 def scored(

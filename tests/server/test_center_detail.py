@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from client.site import Site
-from client.subgroups import Cases, told_groups
+from client.subgroups import Cases, tell
 from common.calibration import calibration_intercept, calibration_slope
 from common.config import Experiment
 from common.files import read_json
@@ -66,7 +66,7 @@ def test_groups_of_results_are_those_of_the_sites_cases(told: tuple[Path, Mappin
     cases = Cases(site, site.rows(), federation.scores["cedar"], threshold)
     found = [group for group in results["subgroups"] if group["site"] == "cedar"]
     assert [group["level"] for group in found] == ["left", "right"]
-    for group, own in zip(found, told_groups(cases), strict=True):
+    for group, own in zip(found, tell(cases).groups, strict=True):
         assert {name: group[name] for name in vars(own)} == vars(own)
         assert (group["arm"], group["protocol"], group["auc"] is None) == ("federated", "in-federation", False)
     assert results["subgroups_absent"] == {"birch": "policy"}
