@@ -33,7 +33,9 @@ _OF_CALIBRATION = ("separated", "constant")
 """Reasons that are about numbers which groups have not."""
 _MOST_GROUPS = 60
 _MOST_BYTES = 16 * 1024 - 256
-"""Groups that one message holds, and bytes of JSON that they and what was left out take, less than 16 KiB with the names of fields."""
+"""Groups that one message holds, and bytes of JSON that they and what was left out take: below 16 KiB with all around
+them.
+"""
 
 Rows = NDArray[np.int64]
 Enough = Callable[[Iterable[str]], bool]
