@@ -121,13 +121,22 @@ def _import(options: argparse.Namespace) -> int:
 
 def _line(summary: ImportSummary) -> str:
     """One site in one line, such as `sites/tal: 18 patients, 240 images (benign 120, ...); 2 left out`;
-    its notes below.
+    its notes below, and last the names that may leave it.
     """
     classes = ", ".join(f"{name} {count}" for name, count in summary.classes.items())
     splits = ", ".join(f"{name} {count}" for name, count in summary.splits.items())
     left = f"; {summary.skipped} left out, see private/skipped.csv" if summary.skipped else ""
     line = f"{summary.folder}: {summary.patients} patients, {summary.images} images ({classes}; {splits}){left}"
-    return "\n".join([line, *(f"  note: {note}" for note in summary.notes)])
+    return "\n".join([line, *(f"  note: {note}" for note in summary.notes), *_names_told(summary)])
+
+
+def _names_told(summary: ImportSummary) -> list[str]:
+    """The names that the import proposes, for a person to look at."""
+    if not summary.levels:
+        return []
+    head = f"  look: these names may leave the site as names of groups; strike out in {summary.folder}/site.toml, [levels],"
+    listed = (f"    {column}: {', '.join(names)}" for column, names in summary.levels.items())
+    return [f"{head} what must stay (a person's, a serial number):", *listed]
 
 
 def _check(options: argparse.Namespace) -> int:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from client.decisions import decision_curve
 from client.site import Site
-from client.subgroups import Cases, told_groups
+from client.subgroups import Cases, tell
 from common.detail_orders import Detail
 from common.groups import sides_large_enough
 from common.orders import EvaluateOrder, PartReport
@@ -43,8 +43,8 @@ def _with_groups(detail: Detail, cases: Cases) -> Detail:
     policy = cases.site.policy
     if "subgroups" not in policy.evaluation_sends or policy.privacy_required:
         return replace(detail, groups_why="policy")
-    found = told_groups(cases)
-    return replace(detail, groups=found, groups_why=None if found else "no-groups")
+    told = tell(cases)
+    return replace(detail, groups=told.groups, groups_why=told.why, left_out=dict(told.left_out))
 
 
 def _with_decisions(

@@ -1,7 +1,7 @@
 """Names of devices and categories that may leave a site: those that its `site.toml` declares under `[levels]`.
 
-An import proposes the names that several patients share and that look like no date, path, address or number of a
-person; whoever runs the site strikes out what must stay.
+An import proposes, and prints, the names that several patients share and that look like no date, path, address, title
+or number of a person or a device; no rule knows a surname, so whoever runs the site strikes out what must stay.
 """
 
 from __future__ import annotations
@@ -19,7 +19,15 @@ MOST_LEVELS = 8
 _FEWEST = 5
 """Patients that share a name before an import proposes it."""
 _LONGEST = 40
-_STRANGE = re.compile(r"\d{6}|\d{1,4}([-.])\d{1,2}\1\d{1,4}|@\S*\.[A-Za-z]|[\\/]|[^\w .,;:+()@&%<>=≤≥-]")
+_STRANGE = re.compile(r"\d{4}|\d{1,4}([-. ])\d{1,2}\1\d{1,4}|@\S*\.[A-Za-z]|[\\/]|[^\w .,;:+()@&%<>=≤≥-]")
+_MONTH = (
+    r"jan(uary)?|feb(ruary)?|mar(ch)?|apr(il)?|may|june?|july?|aug(ust)?|sept?(ember)?|oct(ober)?|nov(ember)?|dec(ember)?"
+    r"|januar|februar|märz|mai|juni|juli|oktober|okt|dezember|dez"
+)
+_PERSON = r"dr|prof(essor)?|doctor|mr|mrs|ms|miss|herr|frau|sir|mme|mlle|sra?|mrn|pid|ids?|s\.? ?n|serial|ser|nhs|ssn"
+_TELLING = re.compile(rf"(?<![^\W\d_])({_MONTH}|{_PERSON})(?![^\W\d_])", re.IGNORECASE)
+"""Words, also beside digits, of dates, of persons and of what numbers them or a device."""
+_NUMBER = re.compile(r"-?\d{1,3}(\.\d+)?")
 
 
 def declarable(columns: Mapping[str, Sequence[str | None]], patients: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -40,10 +48,12 @@ def declarable(columns: Mapping[str, Sequence[str | None]], patients: Sequence[s
 
 
 def may_be_named(level: str, *, kind: CovariateKind | None, declared: Collection[str]) -> bool:
-    """Whether a level's own text may leave: a declared name, `yes` or `no`, or a short number of a column of numbers."""
+    """Whether a level's own text may leave: a declared name, `yes` or `no`, or of a column of
+    numbers one of at most four characters that is no year.
+    """
     match kind:
         case "number":
-            return len(level) <= 8
+            return len(level) <= 4 and _NUMBER.fullmatch(level) is not None
         case "yes-no":
             return level in ("yes", "no")
         case _:
@@ -51,4 +61,4 @@ def may_be_named(level: str, *, kind: CovariateKind | None, declared: Collection
 
 
 def _plain(name: str) -> bool:
-    return len(name) <= _LONGEST and not _STRANGE.search(name)
+    return len(name) <= _LONGEST and not _STRANGE.search(name) and not _TELLING.search(name.replace("_", " "))

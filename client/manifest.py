@@ -64,8 +64,8 @@ class Manifest:
     as private training asks, or an import rounded it from the true count; `split_seed`: what drew the split where there
     is no official one; `purpose`: what a held-out site is for, such as `caliper-shortcut`; `artificial`: cut from one
     center for an experiment, not a center of its own, which reports must say; `covariates`: how each further column of
-    cases.csv is to be read; `levels`: by column (`device`, or a category) the values whose names may leave the site, as
-    names of groups of patients.
+    cases.csv is to be read, in the order in which groups are told; `levels`: by column (`device`, or a category) the
+    values whose names may leave the site, as names of groups of patients; without that table no group leaves.
     """
 
     id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
@@ -78,7 +78,7 @@ class Manifest:
     artificial: bool = False
     policy: Policy = field(default_factory=Policy)
     covariates: dict[str, CovariateKind] = field(default_factory=dict)
-    levels: dict[str, tuple[LevelName, ...]] = field(default_factory=dict)
+    levels: dict[str, tuple[LevelName, ...]] | None = None
 
 
 def load_manifest(folder: Path) -> Manifest:

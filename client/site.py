@@ -62,8 +62,8 @@ class Site:
     `labels` (N,) are indices in `task.classes`, `positive` (N,) says which are `task.positive`. `patients` (N,) are
     codes 0..P-1 in order of first appearance, `pseudonyms` (P,) their names. `splits` are what cases.csv says; `rows`
     heeds the role too. `nominal_declared`: a person chose `nominal_patients`. `artificial` sites were cut from one
-    center. `kinds` and `levels`: how declared covariates are read, and which names of values may leave the site
-    (`client.manifest`). `spacings` are mm per pixel, None where unknown. `data_sha256` names the data: files, boxes, spacings,
+    center. `kinds` and `levels`: how declared covariates are read, and which names of values may leave the site, None
+    where nobody said (`client.manifest`). `spacings` are mm per pixel, None where unknown. `data_sha256` names the data: files, boxes, spacings,
     labels, splits and who belongs together, but no pseudonym, so that a new key leaves it alone.
     """
 
@@ -91,7 +91,7 @@ class Site:
     data_sha256: str
     nominal_declared: bool = True
     kinds: Mapping[str, CovariateKind] = field(default_factory=dict)
-    levels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    levels: Mapping[str, tuple[str, ...]] | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -279,7 +279,7 @@ def _assemble(folder: Path, manifest: Manifest, rows: list[dict[str, str]], *, r
         data_sha256=_data_sha256(manifest, rows, patients),
         nominal_declared=manifest.nominal_declared,
         kinds=MappingProxyType(dict(manifest.covariates)),
-        levels=MappingProxyType(dict(manifest.levels)),
+        levels=None if manifest.levels is None else MappingProxyType(dict(manifest.levels)),
     )
 
 

@@ -1,27 +1,29 @@
 """Groups of a site's patients: by device, sex, size, whatever its table holds; and what of their numbers may leave.
 
-Within a covariate no group is smaller than the site's `smallest_group`. What leaves (`told_groups`) is about five
-patients or more of each class, or as many as the policy asks, and what is kept back of one group does not follow from
-the others and the whole.
+Within a covariate no group is smaller than the site's `smallest_group`. What leaves (`tell`) is about five patients or
+more of each class, or as many as the policy asks; what is kept back of one group does not follow from the others and
+the whole, and no sum or difference of told groups is about fewer (`client.joint_cells`).
 """
 
 from __future__ import annotations
 
-__all__ = ["FEWEST", "OTHER", "UNKNOWN", "Cases", "covariates_of", "groups", "measure_groups", "told_groups"]
+__all__ = ["FEWEST", "OTHER", "UNKNOWN", "Cases", "Told", "covariates_of", "groups", "measure_groups", "tell"]
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
+from client.joint_cells import Joint, Kind
 from client.level_names import DEVICE, MOST_LEVELS, may_be_named
 from client.measures import measure_cases, permitted
 from client.site import SPACING, Site, is_number
-from common.detail_orders import Group
-from common.groups import large_enough, sides_large_enough
+from common.detail_orders import LONGEST, Group
+from common.groups import sides_large_enough
 
 FEWEST = 5
 """Patients of a class below which a group's AUC, sensitivity or specificity says more of chance than of the model."""
@@ -30,7 +32,10 @@ UNKNOWN = "unknown"
 _OF_CALIBRATION = ("separated", "constant")
 """Reasons that are about numbers which groups have not."""
 _MOST_GROUPS = 60
-"""Groups that one message holds, so that it stays small."""
+_MOST_BYTES = 16 * 1024 - 256
+"""Groups that one message holds, and bytes of JSON that they and what was left out take: below 16 KiB with all around
+them.
+"""
 
 Rows = NDArray[np.int64]
 Enough = Callable[[Iterable[str]], bool]
@@ -56,22 +61,39 @@ class Cases:
         return max(self.site.policy.smallest_group, FEWEST)
 
 
+@dataclass(frozen=True)
+class Told:
+    """The groups that leave a site; `left_out`: by declared covariate that has none, why; `why` there is no group."""
+
+    groups: tuple[Group, ...] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    why: str | None = None
+
+
 def covariates_of(site: Site) -> dict[str, Sequence[str | None]]:
-    """By name, the values over images that may make groups."""
-    rest = {name: values for name, values in sorted(site.covariates.items()) if name != SPACING}
-    return {DEVICE: site.devices, **rest}
+    """By name, the values over images that may make groups: the devices, the covariates that `site.toml` declares in
+    its order, the others by name.
+    """
+    names = [*(name for name in site.kinds if name in site.covariates), *sorted(site.covariates)]
+    return {DEVICE: site.devices, **{name: site.covariates[name] for name in names if name != SPACING}}
 
 
 def groups(
-    site: Site, tested: Rows, values: Sequence[str | None], *, named: Callable[[str], bool] | None = None
+    site: Site,
+    tested: Rows,
+    values: Sequence[str | None],
+    *,
+    named: Callable[[str], bool] | None = None,
+    numbers: bool = False,
 ) -> dict[str, Rows]:
     """The tested rows by level, in order of level; {} where there are not two groups of enough patients.
 
-    Numbers are cut at their median, to two digits. A level of fewer patients than the site's `smallest_group`, or one
+    Numbers are cut at their median, to two digits, where they are many, or are declared `numbers` of which one may not
+    be `named`. A level of fewer patients than the site's `smallest_group`, or one
     that may not be `named`, joins `other`; if `other` stays too small the next smallest level joins it, so that no
     group follows by subtraction.
     """
-    levels = _levels([values[row] for row in tested], named or (lambda _: True))
+    levels = _levels([values[row] for row in tested], named or (lambda _: True), numbers=numbers)
     if not levels:
         return {}
     members: dict[str, list[int]] = {}
@@ -90,11 +112,12 @@ def groups(
     return kept if len(kept) > 1 else {}
 
 
-def _levels(values: Sequence[str | None], named: Callable[[str], bool]) -> list[str] | None:
+def _levels(values: Sequence[str | None], named: Callable[[str], bool], *, numbers: bool) -> list[str] | None:
     """Each value's group; None where the values make none."""
     known = [value for value in values if value is not None]
     distinct = set(known)
-    if len(distinct) > MOST_LEVELS and all(is_number(value) for value in distinct):
+    many = len(distinct) > MOST_LEVELS or (numbers and not all(named(value) for value in distinct))
+    if distinct and many and all(is_number(value) for value in distinct):
         cut = float(f"{np.median([float(value) for value in known]):.2g}")
         names = (f"up to {cut:g}", f"above {cut:g}")
         return [UNKNOWN if value is None else names[float(value) > cut] for value in values]
@@ -136,34 +159,81 @@ def _measured(cases: Cases, covariate: str, level: str, rows: Rows) -> Group:
     )
 
 
-def told_groups(cases: Cases) -> tuple[Group, ...]:
-    """The groups that may leave the site, of covariates that its manifest declares, and of its devices.
+def tell(cases: Cases) -> Told:
+    """The groups that may leave the site, of its devices and of covariates that its manifest declares, in its order.
 
-    A covariate is left out as a whole where one of its groups differs from one of another covariate, or from all, by a
-    few patients alone. So are the last ones beyond 60 groups.
+    Without a table `[levels]` nobody has looked at names, and nothing is told. A covariate is left out as a whole where
+    it has no two groups (`no-groups`), where something about a few patients would follow from its groups and those of
+    the earlier ones (`overlap`), where its name is `too-long`, and where the message would become so (`too-many`).
     """
-    told: list[Group] = []
-    before: list[Rows] = [cases.rows]
+    if cases.site.levels is None:
+        return Told(why="not-declared")
+    told, joint = Told(), _whole(cases)
     for covariate, values in covariates_of(cases.site).items():
-        kind, declared = cases.site.kinds.get(covariate), cases.site.levels.get(covariate, ())
+        kind = cases.site.kinds.get(covariate)
         if covariate != DEVICE and kind is None:
             continue
-        named = partial(may_be_named, kind=kind, declared=declared)
-        levels = groups(cases.site, cases.rows, values, named=named)
-        if any(_few_apart(cases, one, other) for one in levels.values() for other in before):
-            continue
-        if levels and len(told) + len(levels) <= _MOST_GROUPS:
-            told += _without_remainders(cases, levels, measure_groups(cases, covariate, levels))
-            before += levels.values()
-    return tuple(told)
+        named = partial(may_be_named, kind=kind, declared=cases.site.levels.get(covariate, ()))
+        levels = groups(cases.site, cases.rows, values, named=named, numbers=kind == "number")
+        if levels:
+            told, joint = _with_covariate(told, joint, cases, covariate, levels)
+        elif any(values):
+            told = _left_out(told, covariate, "no-groups")
+    return told if told.groups else replace(told, why="no-groups")
 
 
-def _few_apart(cases: Cases, one: Rows, other: Rows) -> bool:
-    """Whether one holds the other and a few patients' images more."""
-    smaller, larger = sorted((one, other), key=len)
-    left = np.setdiff1d(larger, smaller)
-    inside = len(left) == len(larger) - len(smaller)
-    return inside and not large_enough(cases.site.patients[left], cases.site.policy.smallest_group)
+def _with_covariate(
+    told: Told, joint: Joint, cases: Cases, covariate: str, levels: Mapping[str, Rows]
+) -> tuple[Told, Joint]:
+    """What is told with a covariate more, and the cells that follow; or with the reason why it is left out."""
+    if len(covariate) > LONGEST:
+        return _left_out(told, covariate, "too-long"), joint
+    found = _without_remainders(cases, levels, measure_groups(cases, covariate, levels))
+    cells = {kind: joint.beside(kind, _told_levels(cases, levels, found, kind)) for kind in joint.cells}
+    if cells["sizes"] is None or cells["classes"] is None:
+        return _left_out(told, covariate, "overlap"), joint
+    kept = {kind: joint.cells[kind] if after is None else after for kind, after in cells.items()}
+    for kind in (kind for kind, after in cells.items() if after is None):
+        found = [_without(group, kind, "overlap") for group in found]
+    more = replace(told, groups=(*told.groups, *found))
+    if len(more.groups) > _MOST_GROUPS or _bytes(more) > _MOST_BYTES:
+        return _left_out(told, covariate, "too-many"), joint
+    return more, replace(joint, cells=kept)
+
+
+def _left_out(told: Told, covariate: str, why: str) -> Told:
+    """What is told with a covariate's reason, its name cut where it is too long; without where there is no room."""
+    name = covariate if len(covariate) <= LONGEST else f"{covariate[: LONGEST - 1]}…"
+    more = replace(told, left_out={**told.left_out, name: why})
+    return more if _bytes(more) <= _MOST_BYTES else told
+
+
+def _bytes(told: Told) -> int:
+    """What leaves, as JSON in UTF-8."""
+    return len(TypeAdapter(tuple[tuple[Group, ...], dict[str, str]]).dump_json((told.groups, dict(told.left_out))))
+
+
+def _whole(cases: Cases) -> Joint:
+    """The site's cases before any covariate is told, and what of them is counted."""
+    labels, patients = cases.site.labels[cases.rows], cases.site.patients[cases.rows]
+    sides: dict[Kind, Rows] = {"sizes": np.zeros_like(labels), "classes": labels}
+    least: dict[Kind, int] = {"sizes": cases.site.policy.smallest_group, "classes": cases.least}
+    if cases.threshold is not None:
+        called = (cases.scores[:, cases.index] >= cases.threshold).astype(np.int64)
+        sides["sensitivity"] = np.where(labels == cases.index, called, -1)
+        sides["specificity"] = np.where(labels == cases.index, -1, called)
+        least |= {"sensitivity": cases.least, "specificity": cases.least}
+    return Joint.of(sides, patients, least=least)
+
+
+def _told_levels(cases: Cases, levels: Mapping[str, Rows], measured: Sequence[Group], kind: Kind) -> Rows:
+    """By case (N,) its group's number from 1, or 0 where the group's number of this kind is kept back."""
+    found = np.zeros(len(cases.rows), dtype=np.int64)
+    names: Mapping[Kind, str] = {"sizes": "n_images", "classes": "n_positive"}
+    for number, group in enumerate(measured, start=1):
+        if getattr(group, names.get(kind, kind)) is not None:
+            found[np.searchsorted(cases.rows, levels[group.level])] = number
+    return found
 
 
 def _without_remainders(cases: Cases, levels: Mapping[str, Rows], measured: Sequence[Group]) -> list[Group]:
@@ -187,7 +257,8 @@ def _without_remainders(cases: Cases, levels: Mapping[str, Rows], measured: Sequ
         decided = _decided(cases, levels, flag)
         small = {group.level for group in measured if group.level in hidden or not decided([group.level])}
         kept = _enough_hidden(small, measured, decided)
-        told = [_without(group, name, small) if group.level in kept else group for group in told]
+        whys = {level: "small-cell" if level in small else "complement" for level in kept}
+        told = [_without(group, name, whys[group.level]) if group.level in kept else group for group in told]
     return told
 
 
@@ -220,11 +291,9 @@ def _hidden(group: Group, few: Collection[str]) -> Group:
     return replace(nothing, why="few-of-a-class" if group.level in few else "complement")
 
 
-def _without(group: Group, name: str, small: Collection[str]) -> Group:
+def _without(group: Group, name: str, why: str) -> Group:
     without = replace(group, sensitivity=None) if name == "sensitivity" else replace(group, specificity=None)
-    if group.n_positive is None:
-        return without
-    return replace(without, why=group.why or ("small-cell" if group.level in small else "complement"))
+    return without if group.n_positive is None else replace(without, why=group.why or why)
 
 
 def _rows(levels: Mapping[str, Rows], names: Iterable[str]) -> Rows:

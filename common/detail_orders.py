@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["Detail", "Group"]
+__all__ = ["LONGEST", "Detail", "Group"]
 
+from dataclasses import field
 from typing import Annotated
 
 from pydantic import ConfigDict, Field
@@ -13,7 +14,9 @@ from common.pooled import NetBenefit
 
 _STRICT = ConfigDict(extra="forbid")
 
-Name = Annotated[str, Field(max_length=64)]
+LONGEST = 64
+"""Letters of a covariate's or a level's name."""
+Name = Annotated[str, Field(max_length=LONGEST)]
 
 
 @checked(frozen=True, config=_STRICT)
@@ -21,8 +24,8 @@ class Group:
     """The tested cases of one site with one value (`level`) of a `covariate`.
 
     A number that does not exist, or stays at the site, is None, and `why` says why: `few-of-a-class`, `small-cell`
-    (decisions at the threshold), `complement` (it would follow from the other groups and the whole). `shares_patients`:
-    some are in another group of the covariate too.
+    (decisions at the threshold), `complement` (it would follow from the other groups and the whole), `overlap` (from
+    groups of another covariate). `shares_patients`: some are in another group of the covariate too.
     """
 
     covariate: Name
@@ -42,10 +45,11 @@ class Group:
 @checked(frozen=True, config=_STRICT)
 class Detail:
     """A site's groups and the points of its decision curve; where there are none, `groups_why` and `decisions_why` say
-    why.
+    why. `left_out`: by covariate that tells no group, why (`client.subgroups.tell`).
     """
 
     groups: tuple[Group, ...] = ()
     groups_why: str | None = None
     decisions: tuple[NetBenefit, ...] = ()
     decisions_why: str | None = None
+    left_out: dict[Name, str] = field(default_factory=dict)

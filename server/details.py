@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["detail_columns", "groups_absent", "subgroups_of"]
+__all__ = ["covariates_left_out", "detail_columns", "groups_absent", "subgroups_of"]
 
 from collections.abc import Mapping
 from typing import Any
@@ -47,6 +47,12 @@ def groups_absent(parts: Mapping[str, PartReport]) -> dict[str, str]:
         elif not part.detail.groups:
             found[site] = part.detail.groups_why or "no-groups"
     return found
+
+
+def covariates_left_out(parts: Mapping[str, PartReport]) -> dict[str, dict[str, str]]:
+    """By site that told groups, and covariate that has none there: why."""
+    told = {site: part.detail for site, part in sorted(parts.items()) if part.detail is not None and part.detail.groups}
+    return {site: dict(sorted(detail.left_out.items())) for site, detail in told.items() if detail.left_out}
 
 
 def _why_silent(part: PartReport) -> str:

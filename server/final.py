@@ -21,7 +21,7 @@ from common.orders import EvaluateOrder, Part, PartReport
 from common.provenance import provenance
 from common.update import Weights
 from server.budget import sample_gradients
-from server.details import detail_columns, groups_absent, subgroups_of
+from server.details import covariates_left_out, detail_columns, groups_absent, subgroups_of
 from server.evidence import FirstPass, Together, columns, parts_of
 from server.looks import Mending, ask_looks
 from server.paired import Against, Compared, Evaluating, paired_contrasts
@@ -80,6 +80,7 @@ def evaluate_finally(
         repairs=repairs,
         subgroups=subgroups_of(tested, experiment),
         subgroups_absent=groups_absent(tested),
+        subgroups_left_out=covariates_left_out(tested),
         privacy=spending(read_records(records.path), experiment),
     )
 

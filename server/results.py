@@ -130,10 +130,12 @@ def write_results(
     repairs: Sequence[Repaired] = (),
     privacy: Spending | None = None,
     subgroups_absent: Mapping[str, str] | None = None,
+    subgroups_left_out: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Path:
     """Write RUN/results.json, atomically. `shift` (the cards of centers), `repairs` (without labels, beside the
-    rows), `privacy` (what it cost), `subgroups_absent` (by site that told none: why), `provenance.artificial_sites` and
-    `.models` stand in it only where there are such.
+    rows), `privacy` (what it cost), `subgroups_absent` (by site that told none: why), `subgroups_left_out` (by
+    site, and covariate that has none there: why), `provenance.artificial_sites` and `.models` stand in it only where
+    there are such.
     """
     path = run / "results.json"
     document = {
@@ -147,6 +149,8 @@ def write_results(
     }
     if subgroups_absent:
         document["subgroups_absent"] = dict(subgroups_absent)
+    if subgroups_left_out:
+        document["subgroups_left_out"] = {site: dict(whys) for site, whys in subgroups_left_out.items()}
     if shift:
         document["shift"] = [asdict(card) for card in shift]
     if repairs:

@@ -92,7 +92,8 @@ class Collection:
 class ImportSummary:
     """What was taken: `classes` and `splits` count images, `split_patients` patients, `skipped` what was left out.
 
-    `notes` are sentences that whoever imports must read.
+    `notes` are sentences that whoever imports must read; `levels` the names, by column, that `site.toml` now lets out as
+    names of groups of patients.
     """
 
     site: str
@@ -104,3 +105,4 @@ class ImportSummary:
     split_patients: Mapping[str, int]
     skipped: int
     notes: tuple[str, ...] = ()
+    levels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

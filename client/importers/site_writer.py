@@ -131,7 +131,7 @@ def _write_tables(
     _write_table(folder / "cases.csv", (*COLUMNS, *collection.covariates), rows)
     manifest = _manifest(collection, nominal_patients, len(sides), split_seed=split_seed)
     _write(folder / "site.toml", manifest_text(manifest).encode())
-    return _summary(collection, folder, sides)
+    return replace(_summary(collection, folder, sides), levels=manifest.levels or {})
 
 
 def _remove_tables(folder: Path) -> None:

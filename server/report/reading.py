@@ -159,6 +159,7 @@ class _Results:
     meta: tuple[Meta, ...] | None = None
     subgroups: tuple[Subgroup, ...] = ()
     subgroups_absent: dict[str, str] = field(default_factory=dict)
+    subgroups_left_out: dict[str, dict[str, str]] = field(default_factory=dict)
     shift: tuple[ShiftCard, ...] = ()
     repairs: tuple[Repaired, ...] = ()
     budget: Budget = field(default_factory=Budget)
@@ -213,7 +214,7 @@ class Run:
 
     `meta` is that of the file, or made from the rows where an older release wrote none; `ledgers` by model and site.
     `limits`: how many evaluations a training site's policy lets leave, of one run and in all. `subgroups_absent`: by
-    site that told no group of its patients, why.
+    site that told no group of its patients, why; `subgroups_left_out`: by site that told some, and covariate without.
     """
 
     folder: Path
@@ -236,6 +237,7 @@ class Run:
     ledgers: Mapping[tuple[str, str], Ledger] = field(default_factory=dict)
     limits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     subgroups_absent: Mapping[str, str] = field(default_factory=dict)
+    subgroups_left_out: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def across(self, arm: str, measure: str) -> Meta | None:
         """What leave-one-center-out says of the arm over its centers; `measure` is `auc` or `oe`."""
@@ -308,6 +310,7 @@ def read_run(folder: Path) -> Run:
         repairs=results.repairs,
         privacy=results.privacy,
         subgroups_absent=results.subgroups_absent,
+        subgroups_left_out=results.subgroups_left_out,
         ledgers={(e.run, e.site): e.privacy for e in _of_kind(_Private, "train", events) if e.privacy},
         limits={e.site: e.evaluations for e in _of_kind(_Site, "site", events) if e.evaluations},
     )

@@ -61,10 +61,14 @@ def subgroup_table(run: Run) -> list[SubgroupRow]:
 
 
 def subgroups_untold(run: Run) -> list[tuple[str, str]]:
-    """(reason in words, the centers that told no group for it), in order of reason."""
+    """(reason in words, who told no group for it: centers, and covariates of others), in order of reason."""
     by_reason: dict[str, list[str]] = {}
     for site, why in sorted(run.subgroups_absent.items()):
         by_reason.setdefault(reason(why), []).append(site)
+    for site, left_out in sorted(run.subgroups_left_out.items()):
+        for why in sorted(set(left_out.values())):
+            names = " and ".join(sorted(name for name, cause in left_out.items() if cause == why))
+            by_reason.setdefault(reason(why), []).append(f"{site} by {names}")
     return [(why, ", ".join(sites)) for why, sites in sorted(by_reason.items())]
 
 

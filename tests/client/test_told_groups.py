@@ -19,13 +19,17 @@ from client.importers.case import Case
 from client.level_names import declarable
 from client.service import answer_evaluate
 from client.site import Site, load_site
-from client.subgroups import Cases, covariates_of, groups, measure_groups, told_groups
+from client.subgroups import Cases, covariates_of, groups, measure_groups, tell
 from common.detail_orders import Group
 from tests.client.test_sent import asked, log_of, opened
 from tests.client.test_what_leaves import order
 from tests.faults.small_sites import write_site
 
 Levels = Sequence[str | None]
+
+
+def told_groups(cases: Cases) -> tuple[Group, ...]:
+    return tell(cases).groups
 
 
 def scored(

@@ -190,7 +190,7 @@ def test_an_evaluation_of_several_classes_sends_at_most_64_kib_in_clear(tmp_path
     rng = np.random.default_rng(1)
     patients = rng.integers(0, 1000, 4000)
     site = replace(site, labels=patients % classes, positive=patients % classes == 1, patients=patients)
-    many = {f"covariate-{n:02d}": tuple(f"level number {v}" for v in rng.integers(0, 8, 4000)) for n in range(20)}
+    many = dict.fromkeys((f"covariate-{n:02d}" for n in range(20)), tuple(f"level number {v % 8}" for v in range(4000)))
     levels = dict.fromkeys(many, tuple(f"level number {v}" for v in range(8)))
     site = replace(site, covariates=many, devices=(None,) * 4000, kinds=dict.fromkeys(many, "category"), levels=levels)
     rows = np.arange(4000)

@@ -7,24 +7,28 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
 from client.site import Site
-from client.subgroups import Cases, told_groups
+from client.subgroups import Cases, tell
 from common.calibration import calibration_intercept, calibration_slope
 from common.config import Experiment
+from common.detail_orders import Detail, Group
 from common.files import read_json
 from common.orders import SiteCard
 from common.parsing import parse
 from common.pooled import NetBenefit
+from server.details import covariates_left_out
 from server.final import evaluate_finally
 from server.records import Records
 from server.report import write_report
 from server.report.center_decision import center_decision
-from server.report.reading import Row
+from server.report.reading import Row, Run
+from server.report.subgroups import subgroups_untold
 from server.rounds import Outcome, Roster
 from tests.experiments import experiment_table
 from tests.server.test_together import SIZES, Scoring, drawn, three_sites
@@ -66,7 +70,7 @@ def test_groups_of_results_are_those_of_the_sites_cases(told: tuple[Path, Mappin
     cases = Cases(site, site.rows(), federation.scores["cedar"], threshold)
     found = [group for group in results["subgroups"] if group["site"] == "cedar"]
     assert [group["level"] for group in found] == ["left", "right"]
-    for group, own in zip(found, told_groups(cases), strict=True):
+    for group, own in zip(found, tell(cases).groups, strict=True):
         assert {name: group[name] for name in vars(own)} == vars(own)
         assert (group["arm"], group["protocol"], group["auc"] is None) == ("federated", "in-federation", False)
     assert results["subgroups_absent"] == {"birch": "policy"}
@@ -117,3 +121,24 @@ def test_the_page_draws_what_was_told_and_says_what_was_not(told: tuple[Path, Ma
         r"(?<!\d)\.", "0.", table
     )
     assert page.partition('data-table="subgroups"')[2].count("<td>left") == 2
+
+
+def test_the_page_says_which_covariate_was_left_out_and_why() -> None:
+    by_site = {"ash": {"machine": "overlap", "vendor": "overlap", "side": "too-many"}, "birch": {"machine": "overlap"}}
+    run = SimpleNamespace(subgroups_absent={"cedar": "not-declared"}, subgroups_left_out=by_site)
+    said = {sites: why for why, sites in subgroups_untold(cast(Run, run))}
+    assert said.keys() == {"cedar", "ash by machine and vendor, birch by machine", "ash by side"}
+    assert "nobody at the center has said" in said["cedar"]
+    assert "groups of another covariate" in said["ash by machine and vendor, birch by machine"]
+
+
+def test_left_out_covariates_are_those_of_sites_that_told_groups() -> None:
+    parts = {name: SimpleNamespace(detail=detail) for name, detail in _DETAILS.items()}
+    assert covariates_left_out(cast(Any, parts)) == {"ash": {"vendor": "overlap"}}
+
+
+_DETAILS = {
+    "ash": Detail(groups=(Group("side", "left", 9, 9, *(None,) * 6),), left_out={"vendor": "overlap"}),
+    "birch": Detail(groups_why="no-groups", left_out={"vendor": "no-groups"}),
+    "cedar": None,
+}

@@ -70,6 +70,7 @@ def measured(labels: list[int], levels: list[str], patients: list[int], *, small
         labels=np.array(labels),
         policy=SimpleNamespace(smallest_group=smallest),
         covariates={"birads": levels},
+        kinds={},
         devices=[None] * len(labels),
         task=SimpleNamespace(positive_index=1),
     )
