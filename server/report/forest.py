@@ -36,7 +36,7 @@ def forest(run: Run, protocol: str) -> Markup:
         parts.append(text(0, y + 13, _name(run, site, protocol), class_="label strong"))
         y += _HEAD
         for e in found:
-            parts.append(_row(e, scale, y + _ROW / 2))
+            parts.append(_row(e, scale, y + _ROW / 2, where=_name(run, site, protocol)))
             y += _ROW
         y += _GAP
     for part, height in _meta_blocks(run, protocol, scale, y):
@@ -125,10 +125,13 @@ def _frame(scale: Scale, bottom: float) -> Markup:
     return join([*grid, *names, text(middle, bottom + 30, "AUC (.5 is chance)", class_="tick", anchor="middle")])
 
 
-def _row(e: Estimate, scale: Scale, y: float) -> Markup:
+def _row(e: Estimate, scale: Scale, y: float, *, where: str) -> Markup:
     if e.auc is None:
         return group(
-            marker(e.arm, 8, y), text(_RIGHT + 8, y + 4, "– none", class_="tick"), class_=f"arm {e.arm}", title=e.why
+            marker(e.arm, 8, y),
+            text(_RIGHT + 8, y + 4, "– none", class_="tick"),
+            class_=f"arm {e.arm}",
+            title=f"{where}, {e.arm}: {e.why}",
         )
     shown = f"{decimal(e.auc)}  {interval(e.low, e.high)}" if e.low is not None else decimal(e.auc)
     several = len(e.each) > 1
@@ -143,5 +146,5 @@ def _row(e: Estimate, scale: Scale, y: float) -> Markup:
         marker(e.arm, 8, y, size=3.6),
         text(_RIGHT + 10, y + 4, shown, class_="number"),
         class_=f"arm {e.arm}",
-        title=f"{e.arm}: {shown}",
+        title=f"{where}, {e.arm}: {shown}",
     )

@@ -110,6 +110,7 @@ def test_a_curve_without_a_point_is_a_reason() -> None:
 def test_the_page_draws_what_was_told_and_says_what_was_not(told: tuple[Path, Mapping[str, Site], Scoring]) -> None:
     page = write_report(told[0]).read_text(encoding="utf-8")
     text = html.unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", page)))
+    assert "cedar, federated: ." in text, "a figure's words name the center"
     assert "Net benefit at cedar" in page
     assert "Net benefit at ash" not in page
     assert "No decision curve of ash, birch: told as part of the total over all centers alone." in text
