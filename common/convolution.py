@@ -1,15 +1,17 @@
 """Convolutions over small maps, each sum in the quickest of the ways to it.
 
-oneDNN gives the matrix unit of a processor sixteen positions of a row at a time. A map of 7 × 7 leaves more than half of
-each such tile empty, one of 2 × 2 seven eighths. So rows of several images are joined, with zeros between them; only for
-the weight's gradient of the smallest maps one product of unfolded patches (im2col; Chellapilla 2006) is quicker still:
+oneDNN gives the matrix unit of a processor sixteen positions of a row at a time. A map of 7 × 7 leaves more than half
+of each such tile empty, one of 2 × 2 seven eighths. So rows of several images are joined, with zeros between them; only
+for the weight's gradient of the smallest maps one product of unfolded patches (im2col; Chellapilla 2006) is quicker
+still:
 
     results up to      values, input's gradient    weight's gradient
     4 × 4              joined                      product
     7 × 7              joined                      joined
     14 × 14            as torch does it            joined
 
-Shapes: B images, C channels in, O channels out, H × W positions in, h × w positions out, K taps a side, J images joined.
+Shapes: B images, C channels in, O channels out, H × W positions in, h × w positions out, K taps a side, J images
+joined.
 """
 
 from __future__ import annotations
@@ -65,7 +67,7 @@ class Conv(nn.Conv2d):
 
 
 def replace_convolutions(model: nn.Module) -> None:
-    """Put a `Conv` in the place of each plain convolution (no bias, groups or dilation) below `model`; values are new."""
+    """Put a `Conv` in the place of each plain convolution (no bias, groups, dilation) below `model`; values are new."""
     for name, module in model.named_children():
         if type(module) is nn.Conv2d and module.bias is None and module.groups == 1 and module.dilation == (1, 1):
             taps, step, pad = (int(each[0]) for each in (module.kernel_size, module.stride, module.padding))

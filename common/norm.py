@@ -1,8 +1,9 @@
 """Normalisation layers that the model may be built with, and a group normalisation that is quick in channels-last.
 
 torch's own kernel is good on contiguous tensors and poor on channels-last ones, where its backward pass takes up to
-thirty times as long (LOG.md has the figures). There, the batch-norm kernels do what is needed in few passes, since one
-sample's group normalisation is an affine map per channel:
+thirty times as long (LOG.md has the figures). In bf16 `common.maps` takes both norms in one pass, ReLU with it.
+Elsewhere the batch-norm kernels do what is needed in few passes, since one sample's group normalisation is an affine
+map per channel:
 
     its evaluation mode     y = (x − m) · w / √(v + ε) + b in one pass, with float32 coefficients
     its backward's sums     Σ dy and Σ dy · (x − m) / √(v + ε) in one pass, in float32 (with dy = x: Σx and Σx²)
@@ -12,7 +13,7 @@ Shapes: B samples, C channels, H × W positions, G groups.
 
 from __future__ import annotations
 
-__all__ = ["ByPart", "GroupNorm", "Norm", "affine", "channel_sums", "norm_layer"]
+__all__ = ["BatchNorm", "ByPart", "GroupNorm", "Norm", "affine", "channel_sums", "follow", "norm_layer"]
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torchvision.ops import FrozenBatchNorm2d
+
+from common.maps import maps_suit, normalised
 
 Norm = Literal["group", "batch", "frozen"]
 _aten = torch.ops.aten
@@ -38,6 +41,49 @@ class ByPart:
     parts: Sequence[slice]
     tell: Callable[[Tensor, Tensor], None]
 
+    def sum_and_tell(self, weight_BC: Tensor, bias_BC: Tensor) -> None:
+        """Tell the gradients by part, from those by image."""
+        self.tell(*(torch.stack([each[part].sum(0) for part in self.parts]) for each in (weight_BC, bias_BC)))
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """`torch.nn.BatchNorm2d` (Ioffe 2015)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise (B, C, H, W) over each channel of the batch; in evaluation, by the running statistics."""
+        if self.suits(input):
+            return self.in_one_pass(input)
+        y: Tensor = super().forward(input)
+        return y
+
+    def suits(self, x: Tensor, shortcut: Tensor | None = None) -> bool:
+        """Whether `in_one_pass` can take these."""
+        return self.training and x.numel() > x.shape[1] and _suit(self.weight, x, shortcut)
+
+    def in_one_pass(self, x: Tensor, shortcut: Tensor | None = None, *, rectify: bool = False) -> Tensor:
+        """The normalised x, plus a shortcut and rectified where asked; the running statistics move as torch's do."""
+        args = (self.weight, self.bias)
+        y, mean_1C, variance_1C = normalised(x, *args, eps=self.eps, shortcut=shortcut, rectify=rectify)
+        follow(self, mean_1C[0], variance_1C[0], values=x.numel() // x.shape[1])
+        return y
+
+
+def _suit(weight: Tensor | None, x: Tensor, shortcut: Tensor | None) -> bool:
+    if weight is None or weight.dtype != torch.float32 or not maps_suit(x):
+        return False
+    return shortcut is None or (shortcut.shape == x.shape and maps_suit(shortcut))
+
+
+@torch.no_grad()
+def follow(norm: nn.BatchNorm2d, mean_C: Tensor, variance_C: Tensor, *, values: int) -> None:
+    """Move the running statistics as torch does, the variance of `values` without bias."""
+    if norm.running_mean is None or norm.running_var is None or norm.num_batches_tracked is None:
+        return
+    norm.num_batches_tracked.add_(1)
+    share = norm.momentum if norm.momentum is not None else 1 / float(norm.num_batches_tracked)
+    norm.running_mean.lerp_(mean_C, share)
+    norm.running_var.lerp_(variance_C * (values / (values - 1)), share)
+
 
 class GroupNorm(nn.GroupNorm):
     """`torch.nn.GroupNorm`, with the parameters' names and the values of that class (Wu and He 2018)."""
@@ -46,6 +92,8 @@ class GroupNorm(nn.GroupNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise (B, C, H, W) over each group of channels of each sample."""
+        if self.suits(input):
+            return self.in_one_pass(input)
         if self.by_part is not None:
             return self._told(input if input.requires_grad else input.detach().requires_grad_(), self.by_part)
         slow = input.ndim == 4 and not input.is_cuda and not input.is_contiguous()
@@ -57,9 +105,21 @@ class GroupNorm(nn.GroupNorm):
         y_BCHW: Tensor = _ChannelsLast.apply(input, self.weight, self.bias, self.num_groups, self.eps)
         return y_BCHW
 
+    def suits(self, x: Tensor, shortcut: Tensor | None = None) -> bool:
+        """Whether `in_one_pass` can take these."""
+        return _suit(self.weight, x, shortcut)
+
+    def in_one_pass(self, x: Tensor, shortcut: Tensor | None = None, *, rectify: bool = False) -> Tensor:
+        """The normalised x, plus a shortcut and rectified where asked."""
+        tell = None
+        if self.by_part is not None:
+            _require_one_view(x, self.by_part)
+            x, tell = (x if x.requires_grad else x.detach().requires_grad_()), self.by_part.sum_and_tell
+        args, groups = (self.weight, self.bias), self.num_groups
+        return normalised(x, *args, eps=self.eps, groups=groups, shortcut=shortcut, rectify=rectify, tell=tell)[0]
+
     def _told(self, x: Tensor, by_part: ByPart) -> Tensor:
-        if by_part.parts[-1].stop != len(x):
-            raise TypeError("no gradients by part where a layer sees images in several views")
+        _require_one_view(x, by_part)
         args = (self.weight, self.bias, self.num_groups, self.eps, by_part)
         if not x.is_contiguous() and not x.is_cuda and x[0].numel() > _WORTH_A_LOOP:
             y: Tensor = _ChannelsLast.apply(x.contiguous(memory_format=torch.channels_last), *args)
@@ -90,6 +150,11 @@ class _Contiguous(torch.autograd.Function):
             told.append(both)
         ctx.by_part.tell(*(torch.stack(each) for each in zip(*told, strict=True)))
         return dx, None, None, None, None, None
+
+
+def _require_one_view(x: Tensor, by_part: ByPart) -> None:
+    if by_part.parts[-1].stop != len(x):
+        raise TypeError("no gradients by part where a layer sees images in several views")
 
 
 def _sizes(x: Tensor) -> tuple[int, int, int]:
@@ -130,14 +195,12 @@ class _ChannelsLast(torch.autograd.Function):
             affine(slopes[i], from_dy[i], zero, zero, one, 0.0, out=out)
             out.add_(part)
         if ctx.by_part is not None:
-            ctx.by_part.tell(
-                *(torch.stack([each[part].sum(0) for part in ctx.by_part.parts]) for each in (weight_BC, bias_BC))
-            )
+            ctx.by_part.sum_and_tell(weight_BC, bias_BC)
         return dx, weight_BC.sum(0), bias_BC.sum(0), None, None, None
 
 
 def _statistics(x: Tensor, like: Tensor, groups: int) -> tuple[Tensor, Tensor]:
-    """The mean and variance of each sample's group, at each of its channels, (B, C) both, in the precision of `like`."""
+    """The mean and variance of each sample's group, at each of its channels, (B, C) both, as precise as `like`."""
     none, one = like.new_zeros(x.shape[1]), like.new_ones(x.shape[1])
     samples = x.chunk(len(x))
     sums_BC, squares_BC = channel_sums(samples, samples, [none] * len(x), [one] * len(x), eps=0.0)
@@ -186,6 +249,6 @@ def norm_layer(norm: Norm, *, groups: int = 32) -> Callable[[int], nn.Module]:
         case "group":
             return partial(GroupNorm, groups)
         case "batch":
-            return nn.BatchNorm2d
+            return BatchNorm
         case "frozen":
             return FrozenBatchNorm2d  # type: ignore[no-any-return]

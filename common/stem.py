@@ -9,8 +9,10 @@ turned over beforehand.
 What is normalised per channel over a batch (Ioffe 2015) or per group of channels of an image (Wu and He 2018) has
 values z, mean m, deviation 1/r, weight w and bias b:
 
-    y = max(z − m) · r · w + b
-    dz = r · (w · D − A − (z − m) · r · B),   D = dy at each maximum, A = mean(w · dy), B = mean(w · dy · (z − m) · r)
+    y = max(0, max(z − m) · r · w + b)
+    dz = r · (w · D − A − (z − m) · r · B),   D = g at each maximum, A = mean(w · g), B = mean(w · g · (z − m) · r)
+
+with g = dy where y is above zero.
 
 Shapes: B images, O channels out, S pixels a side, H × W positions of the convolution, h × w of the maximum.
 """
@@ -26,17 +28,16 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from common.norm import affine, channel_sums
+from common.norm import follow
+from common.pooling import pool, rectify, slopes, unpool
 
-_aten = torch.ops.aten
 _TOGETHER = 2
-"""Images that pass together: the pooling kernels give each thread an image, and two images' maps fit the caches."""
+"""Images that pass together: torch's pooling gives each thread an image, and two images' maps fit the caches."""
 _TAPS, _PAD = 7, 3
-_POOL = ([3, 3], [2, 2], [1, 1])
 
 
 def pooled_stem(images_B1SS: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d | nn.GroupNorm) -> Tensor:
-    """What `maxpool(norm(conv(images)))` is in training, (B, O, h, w) in bf16, for a 7 × 7 convolution of stride 2.
+    """What `relu(maxpool(norm(conv(images))))` is in training, (B, O, h, w) in bf16; 7 × 7 filters, stride 2.
 
     The gradient reaches the weights only, not the images. Batch normalisation's running statistics move as they do
     there. S must be even.
@@ -50,7 +51,7 @@ def pooled_stem(images_B1SS: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d | nn.
         )
     if isinstance(norm, nn.BatchNorm2d):
         positions = images_B1SS.shape[2] * images_B1SS.shape[3] // 4
-        _follow(norm, mean_O * signs_O, variance_O, values=len(images_B1SS) * positions)
+        follow(norm, mean_O * signs_O, variance_O, values=len(images_B1SS) * positions)
     return y  # type: ignore[no-any-return]
 
 
@@ -73,112 +74,78 @@ def suits_stem(images_B1SS: Tensor, conv: nn.Conv2d, norm: nn.Module) -> bool:
     )
 
 
-@torch.no_grad()
-def _follow(norm: nn.BatchNorm2d, mean_O: Tensor, variance_O: Tensor, *, values: int) -> None:
-    """Move the running statistics as torch does, the variance without bias."""
-    if norm.running_mean is None or norm.running_var is None or norm.num_batches_tracked is None:
-        return
-    norm.num_batches_tracked.add_(1)
-    share = norm.momentum if norm.momentum is not None else 1 / float(norm.num_batches_tracked)
-    norm.running_mean.lerp_(mean_O, share)
-    norm.running_var.lerp_(variance_O * (values / (values - 1)), share)
-
-
 class _Stem(torch.autograd.Function):
-    """`groups` is 0 for batch normalisation.
-
-    Parts are what shares one mean a channel: an image, or all of a batch's.
-    """
+    """`groups` is 0 for batch normalisation."""
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, filters: Tensor, weight: Tensor, bias: Tensor, signs: Tensor, groups: int, eps: float
     ) -> tuple[Tensor, Tensor, Tensor]:
-        part = 1 if groups else _TOGETHER
-        maps, maxima, places, means, variances = [], [], [], [], []
-        none = torch.zeros_like(weight)
-        for images in _parts(x, _TOGETHER):
-            z = F.conv2d(images, filters, stride=2, padding=_PAD)
-            maximum, place = _aten.max_pool2d_with_indices(z, *_POOL)
-            for each in _parts(z, part):
-                mean, variance = _aten.batch_norm_update_stats(each, none, none, 0.0)
-                means.append(mean)
-                variances.append(variance)
-            maps.append(z)
-            maxima.append(maximum)
-            places.append(place)
-        sizes = torch.tensor([len(each) for each in _parts(x, part)], dtype=weight.dtype)
-        mean_RO, variance_RO = _joined(torch.stack(means), torch.stack(variances), sizes, signs, groups)
-        small = maxima[0]
-        y = torch.empty((len(x), *small.shape[1:]), dtype=small.dtype, memory_format=torch.channels_last)
-        ready = [each for maximum in maxima for each in _parts(maximum, part)]
-        for each, out, mean, variance in zip(ready, _parts(y, part), mean_RO, variance_RO, strict=True):
-            affine(each, weight, bias, mean, variance, eps, out=out)
-        ctx.save_for_backward(x, filters, weight, signs, mean_RO, variance_RO, *maps, *maxima, *places)
-        ctx.part, ctx.groups, ctx.eps = part, groups, eps
-        ctx.mark_non_differentiable(mean_RO, variance_RO)
-        return y, mean_RO[0], variance_RO[0]
+        maps = [F.conv2d(images, filters, stride=2, padding=_PAD) for images in torch.split(x, _TOGETHER)]
+        parts = [pool(z) for z in maps]
+        both = (torch.cat([part.mean_BO for part in parts]), torch.cat([part.variance_BO for part in parts]))
+        mean_BO, variance_BO = _joined(*both, signs, groups)
+        scale_BO = weight * (variance_BO + eps).rsqrt()
+        offset_BO = bias - mean_BO * scale_BO
+        y = torch.empty((len(x), *parts[0].maxima.shape[1:]), dtype=x.dtype, memory_format=torch.channels_last)
+        for part, *given, out in zip(parts, *_split(scale_BO, offset_BO, y), strict=True):
+            rectify(part.maxima, *given, out=out)
+        ctx.save_for_backward(x, filters, weight, signs, mean_BO, variance_BO, y)
+        ctx.maps, ctx.parts, ctx.groups, ctx.eps = maps, parts, groups, eps
+        ctx.mark_non_differentiable(mean_BO, variance_BO)
+        return y, mean_BO[0], variance_BO[0]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-        x, filters, weight, signs, mean_RO, variance_RO, *kept = ctx.saved_tensors
-        chunks = len(kept) // 3
-        maps, maxima, places = kept[:chunks], kept[chunks : 2 * chunks], kept[2 * chunks :]
-        dy = dy.contiguous(memory_format=torch.channels_last)
-        slopes = _parts(dy, ctx.part)
-        ready = tuple(each for maximum in maxima for each in _parts(maximum, ctx.part))
-        plain_RO, scaled_RO = channel_sums(slopes, ready, mean_RO.unbind(), variance_RO.unbind(), eps=ctx.eps)
+        x, filters, weight, signs, mean_BO, variance_BO, y = ctx.saved_tensors
+        maps, parts = ctx.maps, ctx.parts
+        dy = dy.to(y.dtype).contiguous(memory_format=torch.channels_last)
+        rate_BO = (variance_BO + ctx.eps).rsqrt()
+        told = [
+            slopes(slope, part.maxima, result, mean)
+            for part, slope, result, mean in zip(parts, *_split(dy, y, mean_BO), strict=True)
+        ]
+        plain_BO, scaled_BO = (torch.cat([each[i] for each in told]) for i in (1, 2))
+        scaled_BO = scaled_BO * rate_BO
         values = maps[0][0, 0].numel() * (1 if ctx.groups else len(x))
-        across_RO = _means(plain_RO * weight * signs, values, ctx.groups) * signs
-        along_RO = _means(scaled_RO * weight, values, ctx.groups)
-        rate_RO = (variance_RO + ctx.eps).rsqrt()
-        zero, one = torch.zeros_like(weight), torch.ones_like(weight)
+        across_BO = _means(plain_BO * weight * signs, values, ctx.groups) * signs
+        along_BO = _means(scaled_BO * weight, values, ctx.groups)
+        by_z_BO = -rate_BO * rate_BO * along_BO
+        by_one_BO = -rate_BO * across_BO - by_z_BO * mean_BO
         of_filters = torch.zeros_like(filters, dtype=weight.dtype)
-        r = 0
-        for images, z, place, slope in zip(_parts(x, _TOGETHER), maps, places, _parts(dy, _TOGETHER), strict=True):
-            weighted = torch.empty_like(slope, memory_format=torch.channels_last)
-            affine(slope, weight, zero, zero, one, 0.0, out=weighted)
-            at_maxima = _aten.max_pool2d_with_indices_backward(weighted, z, *_POOL, [1, 1], False, place)
-            for image, part, dz in zip(
-                _parts(images, ctx.part), _parts(z, ctx.part), _parts(at_maxima, ctx.part), strict=True
-            ):
-                line = torch.empty_like(part)
-                affine(part, -along_RO[r], -across_RO[r], mean_RO[r], variance_RO[r], ctx.eps, out=line)
-                of_filters += rate_RO[r][:, None, None, None] * _of_filters(image, dz.add_(line))
-                r += 1
-        return None, of_filters.to(filters), scaled_RO.sum(0), plain_RO.sum(0), None, None, None
+        given = zip(maps, parts, told, *_split(x, weight * rate_BO, by_z_BO, by_one_BO), strict=True)
+        for z, part, (g, _plain, _scaled), images, *coefficients in given:
+            of_filters += _of_filters(images, unpool(g, part, z, *coefficients))
+        return None, of_filters.to(filters), scaled_BO.sum(0), plain_BO.sum(0), None, None, None
 
 
-def _parts(batch: Tensor, images: int) -> tuple[Tensor, ...]:
-    """The batch in pieces of `images` each, the last one perhaps smaller."""
-    return torch.split(batch, images)
+def _split(*tensors: Tensor) -> list[tuple[Tensor, ...]]:
+    """Each of them by the images that pass together, the last few perhaps fewer."""
+    return [torch.split(each, _TOGETHER) for each in tensors]
 
 
-def _joined(
-    mean_RO: Tensor, variance_RO: Tensor, sizes_R: Tensor, signs_O: Tensor, groups: int
-) -> tuple[Tensor, Tensor]:
-    """The mean and variance that each part is normalised by, from each part's own (Chan 1979), (R, O) both."""
+def _joined(mean_BO: Tensor, variance_BO: Tensor, signs_O: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+    """The mean and variance that each image is normalised by, from each image's own (Chan 1979), (B, O) both."""
     if groups:
-        mean_RGO = (mean_RO * signs_O).view(len(mean_RO), groups, -1)
-        center_RG1 = mean_RGO.mean(2, keepdim=True)
-        spread_RG1 = (variance_RO.view_as(mean_RGO) + (mean_RGO - center_RG1).square()).mean(2, keepdim=True)
-        center_RO, spread_RO = (each.expand_as(mean_RGO).reshape(mean_RO.shape) for each in (center_RG1, spread_RG1))
-        return center_RO * signs_O, spread_RO
-    share_R1 = (sizes_R / sizes_R.sum())[:, None]
-    center_O = (share_R1 * mean_RO).sum(0)
-    spread_O = (share_R1 * (variance_RO + (mean_RO - center_O).square())).sum(0)
-    return center_O.expand_as(mean_RO), spread_O.expand_as(mean_RO)
+        mean_BGO = (mean_BO * signs_O).view(len(mean_BO), groups, -1)
+        center_BG1 = mean_BGO.mean(2, keepdim=True)
+        spread_BG1 = (variance_BO.view_as(mean_BGO) + (mean_BGO - center_BG1).square()).mean(2, keepdim=True)
+        center_BO, spread_BO = (each.expand_as(mean_BGO).reshape(mean_BO.shape) for each in (center_BG1, spread_BG1))
+        return center_BO * signs_O, spread_BO
+    center_O = mean_BO.mean(0)
+    spread_O = (variance_BO + (mean_BO - center_O).square()).mean(0)
+    return center_O.repeat(len(mean_BO), 1), spread_O.repeat(len(mean_BO), 1)
 
 
-def _means(sums_RO: Tensor, values: int, groups: int) -> Tensor:
+def _means(sums_BO: Tensor, values: int, groups: int) -> Tensor:
     """Means over what is normalised together, `values` a channel:
     the group of an image, or the channel of the batch.
     """
     if groups:
-        sums_RGO = sums_RO.view(len(sums_RO), groups, -1)
-        return (sums_RGO.mean(2, keepdim=True) / values).expand_as(sums_RGO).reshape(sums_RO.shape)
-    return (sums_RO.sum(0) / values).expand_as(sums_RO)
+        sums_BGO = sums_BO.view(len(sums_BO), groups, -1)
+        return (sums_BGO.mean(2, keepdim=True) / values).expand_as(sums_BGO).reshape(sums_BO.shape)
+    return (sums_BO.sum(0) / values).expand_as(sums_BO)
 
 
 def _of_filters(images_B1SS: Tensor, dz_BOHW: Tensor) -> Tensor:

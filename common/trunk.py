@@ -1,7 +1,8 @@
 """The convolutional part of the model: torchvision's ResNets for one gray channel, and a small network for tests.
 
-Parameters are named as torchvision names them. A normalisation's result is summed with the shortcut and rectified where it
-lies, which no backward pass minds, since it needs what went in; but not where a hook has made a view of it.
+Parameters are named as torchvision names them. A normalisation, its sum with the shortcut and its ReLU are one pass
+where that can be (`common.maps`). Elsewhere the result is summed and rectified where it lies, which no backward pass
+minds, since it needs what went in; but not where a hook has made a view of it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from torchvision.models import resnet
 
 from common.convolution import replace_convolutions
-from common.norm import Norm, norm_layer
+from common.norm import BatchNorm, GroupNorm, Norm, norm_layer
 from common.stem import pooled_stem, suits_stem
 
 Backbone = Literal["resnet18", "resnet34", "resnet50", "small"]
@@ -34,6 +35,15 @@ def _sum(out: Tensor, shortcut: Tensor) -> Tensor:
     return out + shortcut if out._is_view() or out.dtype != shortcut.dtype else out.add_(shortcut)
 
 
+def _rectified(norm: nn.Module, relu: nn.Module, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
+    """relu(norm(x) + shortcut), in one pass unless somebody is at the layers' hooks."""
+    hooked = any(each._forward_hooks or each._forward_pre_hooks or each._backward_hooks for each in (norm, relu))
+    if isinstance(norm, BatchNorm | GroupNorm) and not hooked and norm.suits(x, shortcut):
+        return norm.in_one_pass(x, shortcut, rectify=True)
+    out = norm(x)
+    return relu(out if shortcut is None else _sum(out, shortcut))  # type: ignore[no-any-return]
+
+
 class Basic(resnet.BasicBlock):  # type: ignore[misc]
     """torchvision's basic block (He 2016)."""
 
@@ -44,9 +54,8 @@ class Basic(resnet.BasicBlock):  # type: ignore[misc]
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C', H / stride, W / stride)."""
         shortcut = x if self.downsample is None else self.downsample(x)
-        out = self.relu(self.bn1(self.conv1(x)))
-        out = self.bn2(self.conv2(out))
-        return self.relu(_sum(out, shortcut))  # type: ignore[no-any-return]
+        out = _rectified(self.bn1, self.relu, self.conv1(x))
+        return _rectified(self.bn2, self.relu, self.conv2(out), shortcut)
 
 
 class Bottleneck(resnet.Bottleneck):  # type: ignore[misc]
@@ -59,10 +68,9 @@ class Bottleneck(resnet.Bottleneck):  # type: ignore[misc]
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C', H / stride, W / stride)."""
         shortcut = x if self.downsample is None else self.downsample(x)
-        out = self.relu(self.bn1(self.conv1(x)))
-        out = self.relu(self.bn2(self.conv2(out)))
-        out = self.bn3(self.conv3(out))
-        return self.relu(_sum(out, shortcut))  # type: ignore[no-any-return]
+        out = _rectified(self.bn1, self.relu, self.conv1(x))
+        out = _rectified(self.bn2, self.relu, self.conv2(out))
+        return _rectified(self.bn3, self.relu, self.conv3(out), shortcut)
 
 
 class ResNetTrunk(resnet.ResNet):  # type: ignore[misc]
@@ -78,13 +86,13 @@ class ResNetTrunk(resnet.ResNet):  # type: ignore[misc]
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 1, S, S) to (B, C, S/32, S/32). ReLU after the maximum: the same values from a quarter of the map."""
-        x = self.relu(self._stem(x))
+        x = self._stem(x)
         return self.layer4(self.layer3(self.layer2(self.layer1(x))))  # type: ignore[no-any-return]
 
     def _stem(self, x: Tensor) -> Tensor:
         if suits_stem(x, self.conv1, self.bn1):
             return pooled_stem(x, self.conv1, self.bn1)
-        return self.maxpool(self.bn1(self.conv1(x)))  # type: ignore[no-any-return]
+        return self.relu(self.maxpool(self.bn1(self.conv1(x))))  # type: ignore[no-any-return]
 
 
 class SmallTrunk(nn.Sequential):

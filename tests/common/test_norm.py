@@ -44,6 +44,7 @@ def layer(groups: int, channels: int) -> GroupNorm:
     return norm
 
 
+@pytest.mark.usefixtures("loops")
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 1.2e-2)])
 @pytest.mark.parametrize(
     ("groups", "shape"),
