@@ -1,4 +1,5 @@
-"""A site's answers to the two questions of the shift panel: what `client.shift` sums, where the site's policy allows it.
+"""A site's answers to the two questions of the shift panel:
+what `client.shift` sums, where the site's policy allows it.
 
 Sums over patients alone: none where the site, half of it, or a class that it has is smaller than its policy's
 `smallest_group`.

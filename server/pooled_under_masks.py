@@ -62,7 +62,9 @@ class UnderMasks:
     weights: Weights
 
     def first_pass(self, order: EvaluateOrder, sites: Collection[str]) -> tuple[FirstPass, Mapping[str, str]]:
-        """Sensitivity `evaluation.sensitivity` on the sites' val cases; and who failed, and why. No test case is told."""
+        """Sensitivity `evaluation.sensitivity` on the sites' val cases; and who failed, and why.
+        No test case is told.
+        """
         asked = replace(order, stage="first-pass")
         found = self._asked_around(asked, sites, purpose="final val")
         return self._agreed(found, "val", asked), found.failures
