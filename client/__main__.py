@@ -134,9 +134,11 @@ def _names_told(summary: ImportSummary) -> list[str]:
     """The names that the import proposes, for a person to look at."""
     if not summary.levels:
         return []
-    head = f"  look: these names may leave the site as names of groups; strike out in {summary.folder}/site.toml, [levels],"
-    listed = (f"    {column}: {', '.join(names)}" for column, names in summary.levels.items())
-    return [f"{head} what must stay (a person's, a serial number):", *listed]
+    head = (
+        f"  look: these names may leave the site as names of groups; strike out in {summary.folder}/site.toml, "
+        "[levels], what must stay (a person's, a serial number):"
+    )
+    return [head, *(f"    {column}: {', '.join(names)}" for column, names in summary.levels.items())]
 
 
 def _check(options: argparse.Namespace) -> int:

@@ -59,8 +59,8 @@ def count_evaluation(folder: Path, site: Site, order: EvaluateOrder, weights: We
     """Write down that `order` is about to be answered about a training site's patients; a held-out site only evaluates.
 
     `folder` is where the site keeps its state, `weights` are those that came with the order, `terms` is what else
-    decides the answer. Raises EvaluationsExhausted where the policy allows no more, LedgerRefused where it would be about
-    patients whom privacy hides, RunFailed where it cannot be written down: then nothing may be answered.
+    decides the answer. Raises EvaluationsExhausted where the policy allows no more, LedgerRefused where it would be
+    about patients whom privacy hides, RunFailed where it cannot be written down: then nothing may be answered.
     """
     from common.update import fingerprint
 

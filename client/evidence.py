@@ -6,7 +6,16 @@ the sums leave under masks alone (`client.sealing`). Shapes: N cases, K classes.
 
 from __future__ import annotations
 
-__all__ = ["everybody", "histograms_of", "influence_of", "report_looks", "report_part", "stage_sums", "without_own"]
+__all__ = [
+    "everybody",
+    "histograms_of",
+    "influence_of",
+    "macro_sums",
+    "others_of",
+    "report_looks",
+    "report_part",
+    "stage_sums",
+]
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -40,7 +49,7 @@ def report_part(site: Site, rows: Rows, scores: Scores, order: EvaluateOrder) ->
     """A site's answer about the cases `rows` (N,) with their scores (N, K)."""
     smallest, sends = site.policy.smallest_group, site.policy.evaluation_sends
     second = order.compared == "second"
-    report = PartReport(*(None,) * 10, why=None if second else "policy")
+    report = PartReport.nothing(None if second else "policy")
     if "numbers" in sends and not second:
         report = _own_numbers(site, rows, scores, order)
         if _tells_counts(site, order):
@@ -111,7 +120,7 @@ def report_looks(site: Site, rows: Rows, crops: Crops, order: EvaluateOrder) -> 
 
     A site that trains with privacy or not at all tells nothing about its patients outside the budget.
     """
-    nothing = PartReport(*(None,) * 10, why="policy")
+    nothing = PartReport.nothing("policy")
     if "sums" not in site.policy.evaluation_sends or site.policy.privacy_required:
         return nothing
     smallest, margin = site.policy.smallest_group, lesion_margin(order.crop)
@@ -218,18 +227,39 @@ def influence_of(
             placements.append(None)
             totals.append((0.0, 0.0))
             continue
-        others = without_own(how.others, of_class, p) if how.whole else how.others
+        others = others_of(how, of_class, p)
         placed = place(of_class, p, others)
         found.append(InfluenceSums.of(placed, patients, center=how.center, smallest=smallest))
         placements.append(placed)
         totals.append(everybody(others, of_class))
         if how.start is not None:
             logistic = LogisticSums.of(of_class, p, start=how.start)
-    macro = None
-    if len(placing) > 1 and all(large_enough(patients[labels == k], smallest) for k in task.questions):
-        centers = [0.0 if how is None else how.center for how in placing]
-        macro = MacroSums.of(placements, labels, patients, centers=centers, totals=totals, smallest=smallest)
+    centers = [0.0 if how is None else how.center for how in placing]
+    macro = macro_sums(task, labels, patients, placements, centers=centers, totals=totals, smallest=smallest)
     return StageSums(influence=tuple(found), logistic=logistic, macro=macro)
+
+
+def macro_sums(
+    task: Task,
+    labels: Rows,
+    patients: Rows,
+    placed: Sequence[Placements | None],
+    *,
+    centers: Sequence[float],
+    totals: Sequence[tuple[float, float]],
+    smallest: int,
+) -> MacroSums | None:
+    """The sums of all questions together; None for a single question, or where a class has too few patients."""
+    if len(placed) < 2 or not all(large_enough(patients[labels == k], smallest) for k in task.questions):
+        return None
+    return MacroSums.of(placed, labels, patients, centers=centers, totals=totals, smallest=smallest)
+
+
+def others_of(how: Placing, own: NDArray[np.bool_], p: Scores) -> Others:
+    """The other sites' cases, which this site's are placed among. `own` (N,): which of these are of the class. BadInput
+    where all sites' cases lack some of them.
+    """
+    return _without_own(how.others, own, p) if how.whole else how.others
 
 
 def everybody(others: Others, own: NDArray[np.bool_]) -> tuple[float, float]:
@@ -238,7 +268,7 @@ def everybody(others: Others, own: NDArray[np.bool_]) -> tuple[float, float]:
     return round(there[0] + others.positives.total), round(there[1] + others.negatives.total)
 
 
-def without_own(total: Others, labels: Rows | NDArray[np.bool_], p: Scores) -> Others:
+def _without_own(total: Others, labels: Rows | NDArray[np.bool_], p: Scores) -> Others:
     """The other sites' cases, from everybody's; BadInput where the site's own are not among them."""
     bins, own = len(total.edges) + 1, bin_of(p, total.edges)
     places = place_in_bin(p, total.edges)

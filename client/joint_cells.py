@@ -22,8 +22,8 @@ Kind = Literal["sizes", "classes", "sensitivity", "specificity"]
 
 @dataclass(frozen=True)
 class Joint:
-    """`cells` (N,) of the cases by kind of number; `sides` (N,) by kind: what is counted in a cell, -1 where the case is
-    not; `patients` (N,); `least`: patients that a side of a cell needs, by kind.
+    """`cells` (N,) of the cases by kind of number; `sides` (N,) by kind: what is counted in a cell, -1 where the case
+    is not; `patients` (N,); `least`: patients that a side of a cell needs, by kind.
     """
 
     cells: Mapping[Kind, Whole]

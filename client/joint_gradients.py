@@ -1,8 +1,9 @@
 """Each unit's own gradient out of one forward and one backward pass of many units: the quicker way on a processor.
 
-What passes from layer to layer is computed for all units at once, and only the weights' gradients unit by unit, from what
-went into a layer and the slopes that came back. No layer of the model mixes images, so that this is each unit's gradient
-as if it passed alone, but for what the kernels round: `client.private_training` looks at that before it takes this way.
+What passes from layer to layer is computed for all units at once, and only the weights' gradients unit by unit, from
+what went into a layer and the slopes that came back. No layer of the model mixes images, so that this is each unit's
+gradient as if it passed alone, but for what the kernels round: `client.private_training` looks at that before it takes
+this way.
 
 Shapes: U units of a pack, B images of theirs, in turn, N values of a parameter; those of a convolution's weight lie in
 memory as channels-last has them, whatever the parameter's own layout.

@@ -21,8 +21,8 @@ _FEWEST = 5
 _LONGEST = 40
 _STRANGE = re.compile(r"\d{4}|\d{1,4}([-. ])\d{1,2}\1\d{1,4}|@\S*\.[A-Za-z]|[\\/]|[^\w .,;:+()@&%<>=≤≥-]")
 _MONTH = (
-    r"jan(uary)?|feb(ruary)?|mar(ch)?|apr(il)?|may|june?|july?|aug(ust)?|sept?(ember)?|oct(ober)?|nov(ember)?|dec(ember)?"
-    r"|januar|februar|märz|mai|juni|juli|oktober|okt|dezember|dez"
+    r"jan(uary)?|feb(ruary)?|mar(ch)?|apr(il)?|may|june?|july?|aug(ust)?|sept?(ember)?|oct(ober)?|nov(ember)?"
+    r"|dec(ember)?|januar|februar|märz|mai|juni|juli|oktober|okt|dezember|dez"
 )
 _PERSON = r"dr|prof(essor)?|doctor|mr|mrs|ms|miss|herr|frau|sir|mme|mlle|sra?|mrn|pid|ids?|s\.? ?n|serial|ser|nhs|ssn"
 _TELLING = re.compile(rf"(?<![^\W\d_])({_MONTH}|{_PERSON})(?![^\W\d_])", re.IGNORECASE)

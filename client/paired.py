@@ -9,17 +9,17 @@ from __future__ import annotations
 
 __all__ = ["paired_sums", "report_paired"]
 
-from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from client.evidence import everybody, without_own
+from client.evidence import everybody, macro_sums, others_of
 from client.site import Site
 from common.groups import large_enough, sides_large_enough
-from common.influence import Difference, InfluenceSums, Others, Placements, place
-from common.macro import MacroSums, macro_difference, macro_placed, summed
-from common.orders import EvaluateOrder, PartReport, Placing
+from common.influence import Difference, InfluenceSums, Placements, place
+from common.macro import macro_difference, macro_placed, summed
+from common.orders import EvaluateOrder, PartReport
 from common.paired import SentDifference
 from common.stage_sums import StageSums
 from common.tasks import Task
@@ -43,9 +43,8 @@ def report_paired(site: Site, rows: Rows, scores: Both, order: EvaluateOrder) ->
     if asked and "sums" in sends and large_enough(patients, smallest):
         sums = paired_sums(site.task, labels, scores, patients, order, smallest=smallest)
         influence, macro = sums.influence, sums.macro
-    return PartReport(
-        *(None,) * 10,
-        why=None,
+    return replace(
+        PartReport.nothing(),
         difference=told,
         influence=tuple(None if one is None else one.to_json() for one in influence),
         macro=None if macro is None else macro.to_json(),
@@ -95,28 +94,11 @@ def paired_sums(
             totals.append((0.0, 0.0))
             centers.append(0.0)
             continue
-        others = [_others(how, of_class, p[:, k]) for how, p in zip((first, second), scores, strict=True)]
+        others = [others_of(how, of_class, p[:, k]) for how, p in zip((first, second), scores, strict=True)]
         one, other = (place(of_class, p[:, k], known) for known, p in zip(others, scores, strict=True))
         centers.append(first.center - second.center)
         placed.append(one - other)
         found.append(InfluenceSums.of(one - other, patients, center=centers[-1], smallest=smallest))
         totals.append(everybody(others[0], of_class))
-    return StageSums(influence=tuple(found), macro=_macro(task, labels, patients, placed, centers, totals, smallest))
-
-
-def _others(how: Placing, of_class: NDArray[np.bool_], p: Scores) -> Others:
-    return without_own(how.others, of_class, p) if how.whole else how.others
-
-
-def _macro(
-    task: Task,
-    labels: Rows,
-    patients: Rows,
-    placed: Sequence[Placements | None],
-    centers: Sequence[float],
-    totals: Sequence[tuple[float, float]],
-    smallest: int,
-) -> MacroSums | None:
-    if len(placed) < 2 or not all(large_enough(patients[labels == k], smallest) for k in task.questions):
-        return None
-    return MacroSums.of(placed, labels, patients, centers=centers, totals=totals, smallest=smallest)
+    macro = macro_sums(task, labels, patients, placed, centers=centers, totals=totals, smallest=smallest)
+    return StageSums(influence=tuple(found), macro=macro)

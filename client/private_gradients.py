@@ -1,13 +1,13 @@
 """The sum that privacy protects: each unit's mean gradient, clipped, added up; in three ways, of one result.
 
 `by_patient` makes one backward pass per unit, plainly. `by_sample` lets Opacus keep each image's gradient and averages
-them by unit: the quicker way where a GPU would idle on a few images. `client.joint_gradients.by_pack` passes units some at
-a time: the quicker way on a processor. A unit is a patient, or an image.
+them by unit: the quicker way where a GPU would idle on a few images. `client.joint_gradients.by_pack` passes units some
+at a time: the quicker way on a processor. A unit is a patient, or an image.
 
-A unit whose gradient or its norm is not finite counts as zero. Norms and sums are at least float32, whatever autocast says.
-Taking one unit away moves the sum by at most its sensitivity, up to the rounding of float32 (below 1e-5 of it for some
-dozens of units); noise and sums are rounded to a grid much finer than the noise, which hides the last bits of floats
-(Mironov 2012) without proving that nothing of them shows.
+A unit whose gradient or its norm is not finite counts as zero. Norms and sums are at least float32, whatever autocast
+says. Taking one unit away moves the sum by at most its sensitivity, up to the rounding of float32 (below 1e-5 of it for
+some dozens of units); noise and sums are rounded to a grid much finer than the noise, which hides the last bits of
+floats (Mironov 2012) without proving that nothing of them shows.
 """
 
 from __future__ import annotations
@@ -67,7 +67,9 @@ class Unit:
 
 @dataclass(frozen=True)
 class ClippedSum:
-    """Sums of clipped gradients, one tensor per trained parameter; without any one unit they differ by `sensitivity`."""
+    """Sums of clipped gradients, one tensor per trained parameter;
+    without any one unit they differ by `sensitivity`.
+    """
 
     tensors: list[Tensor]
     sensitivity: float
@@ -142,7 +144,9 @@ def by_patient(lesson: Lessons, units: Sequence[Unit], *, clip: float) -> Clippe
 
 
 def squared_norms(rows_UN: Tensor) -> Tensor:
-    """Σ x² of each row, (U,) float64. One sum of float32 over millions of values comes out up to a hundredth too small."""
+    """Σ x² of each row, (U,) float64. One sum of float32 over millions of values comes out up to a
+    hundredth too small.
+    """
     whole = rows_UN.shape[1] // _BLOCK * _BLOCK
     blocks_UMK = rows_UN[:, :whole].reshape(len(rows_UN), -1, _BLOCK)
     blocks_UM, rest_U = torch.linalg.vector_norm(blocks_UMK, dim=2), torch.linalg.vector_norm(rows_UN[:, whole:], dim=1)
@@ -255,7 +259,9 @@ def add_clipped(total: list[Tensor], means: list[Tensor], *, clip: float) -> Non
 
 
 def clip_factors(norms_U: Tensor, *, clip: float) -> tuple[Tensor, Tensor]:
-    """What each unit's gradient is multiplied by, (U,), and whether its norm is finite at all; where it is not, zero."""
+    """What each unit's gradient is multiplied by, (U,), and whether its norm is finite at all;
+    where it is not, zero.
+    """
     finite_U = norms_U < torch.inf
     return torch.where(finite_U & (norms_U > 0), (clip / norms_U).clamp_max(1), 0), finite_U
 

@@ -1,8 +1,9 @@
-"""Local training that no single patient shows through: Poisson sampling, clipping by patient, noise (Abadi et al. 2016).
+"""Local training that no single patient shows through:
+Poisson sampling, clipping by patient, noise (Abadi et al. 2016).
 
-The same shape as `client.training.train`, for the caller to choose between once. Every constant is the mechanism's, which
-follows from the site's nominal number of patients; the true number enters nowhere, and neither does the mean loss, which
-would tell of it.
+The same shape as `client.training.train`, for the caller to choose between once. Every constant is the mechanism's,
+which follows from the site's nominal number of patients; the true number enters nowhere, and neither does the mean
+loss, which would tell of it.
 """
 
 from __future__ import annotations
@@ -78,9 +79,9 @@ def private_steps(
     """Make `steps` private optimizer steps on the model, in place; `train` explains what is not said here.
 
     Each step takes a Poisson sample of patients; an empty one still makes a step, of noise alone. `way` is the
-    quickest where it is None. Memory holds at most `plan.batch_size` images at a time, or one patient's. The loss is not
-    told, and `samples` is what the plan expects, not what was drawn. BadInput where the model or the plan looks at more
-    than one patient at a time.
+    quickest where it is None. Memory holds at most `plan.batch_size` images at a time, or one patient's. The loss is
+    not told, and `samples` is what the plan expects, not what was drawn. BadInput where the model or the plan looks at
+    more than one patient at a time.
     """
     require_apart(model, plan)
     where = place(model, side=data.crops.shape[-1], precision=plan.precision, layout=plan.layout)
@@ -121,7 +122,9 @@ def require_apart(model: nn.Module, plan: Training) -> None:
 
 
 def sample(people: list[np.ndarray], mechanism: Mechanism, entropy: Entropy) -> Sample:
-    """Who is in a step: each unit by a coin of its own, with images drawn afresh and a seed for their random changes."""
+    """Who is in a step: each unit by a coin of its own, with images drawn afresh and a seed for their
+    random changes.
+    """
     k, people_count = mechanism.images_per_patient, len(people)
     seeds = (entropy.words(people_count) >> np.uint64(1)).astype(np.int64)
     drawn = [_some(rows, k, int(seed)) for rows, seed in zip(people, seeds, strict=True)]
@@ -144,7 +147,9 @@ def _some(rows: np.ndarray, most: int, seed: int) -> np.ndarray:
 
 
 def quickest_way(lesson: Lessons, *, images: int) -> Way:
-    """Samples on a GPU and packs elsewhere, where units leave each other's gradients alone; else one patient at a time."""
+    """Samples on a GPU and packs elsewhere, where units leave each other's gradients alone;
+    else one patient at a time.
+    """
     if not isinstance(lesson, Lesson):
         return "by-patient"
     way: Way = "by-sample" if lesson.where.device.type == "cuda" else "by-pack"
@@ -158,8 +163,8 @@ def quickest_way(lesson: Lessons, *, images: int) -> Way:
 def units_pass_apart(lesson: Lesson, way: Way, *, images: int) -> bool:
     """Whether a unit moves the sum by its own clipped gradient and nothing else, whoever passes before and beside it.
 
-    On random images, for patients of one image and of several, each clipped: the bound on what a patient can do rests on
-    this, and layers that keep images apart on paper may round by what is beside them.
+    On random images, for patients of one image and of several, each clipped: the bound on what a patient can do rests
+    on this, and layers that keep images apart on paper may round by what is beside them.
     """
     sizes, clip = (3, 1, 2, 4, 1, 2), 1e-6
     rng, ends = np.random.default_rng(0), np.cumsum(sizes)

@@ -1,4 +1,5 @@
-"""A site's answers to the two questions of the shift panel: what `client.shift` sums, where the site's policy allows it.
+"""A site's answers to the two questions of the shift panel:
+what `client.shift` sums, where the site's policy allows it.
 
 Sums over patients alone: none where the site, half of it, or a class that it has is smaller than its policy's
 `smallest_group`.
@@ -34,7 +35,7 @@ def report_shift(site: Site, rows: Rows, order: EvaluateOrder, weights: Weights)
     Nothing but `why` where policy, or too few patients, keep them back; a site that trains with privacy or not at all
     tells nothing about its patients outside the budget. RunFailed where the model's features are not finite.
     """
-    asked, nothing = order.shift, PartReport(*(None,) * 10, why="policy")
+    asked, nothing = order.shift, PartReport.nothing("policy")
     if asked is None or (asked.reference is None) != (order.stage == "shift-moments"):
         raise BadInput("message: the order for shift sums lacks what it is about; run one release everywhere")
     if "shift-sums" not in site.policy.evaluation_sends or site.policy.privacy_required:
@@ -48,7 +49,7 @@ def report_shift(site: Site, rows: Rows, order: EvaluateOrder, weights: Weights)
 
 
 def _told(site: Site, rows: Rows, order: EvaluateOrder, asked: ShiftOrder, weights: Weights) -> PartReport:
-    crops, told = site_crops(site, order.crop)[rows], PartReport(*(None,) * 11)
+    crops, told = site_crops(site, order.crop)[rows], PartReport.nothing()
     descriptors = describe(crops, margin=lesion_margin(order.crop))
     model = model_of(order, weights)
     features = pooled_features(model, crops, precision=order.training.precision, seed=asked.seed)

@@ -63,8 +63,9 @@ class Site:
     codes 0..P-1 in order of first appearance, `pseudonyms` (P,) their names. `splits` are what cases.csv says; `rows`
     heeds the role too. `nominal_declared`: a person chose `nominal_patients`. `artificial` sites were cut from one
     center. `kinds` and `levels`: how declared covariates are read, and which names of values may leave the site, None
-    where nobody said (`client.manifest`). `spacings` are mm per pixel, None where unknown. `data_sha256` names the data: files, boxes, spacings,
-    labels, splits and who belongs together, but no pseudonym, so that a new key leaves it alone.
+    where nobody said (`client.manifest`). `spacings` are mm per pixel, None where unknown. `data_sha256` names the
+    data: files, boxes, spacings, labels, splits and who belongs together, but no pseudonym, so that a new key leaves it
+    alone.
     """
 
     folder: Path

@@ -66,12 +66,12 @@ def first_grid(questions: int) -> Floats:
 
 def secure_bins(questions: int) -> int:
     """Bins of the second pass under masks, so that a site sends at most 64 KiB of all questions, both passes and the
-    placements together: 1,024 for one question, 691 for three, 470 for four, 219 for eight. Never below `PLAIN_BINS`: with
-    more than twenty classes a site sends more.
+    placements together: 1,024 for one question, 691 for three, 470 for four, 219 for eight. Never below `PLAIN_BINS`:
+    with more than twenty classes a site sends more.
 
     The printed bound on a class's error, half the share of pairs in one bin, is about as much larger as there are fewer
-    bins: 1.5 times with three classes, 2.2 with four, 4.7 with eight. Over data sets of five sites of 160 patients it is
-    .0004, .0007 and .0016 of the macro AUC, whose error itself stays below 2e-5 by the places in the bins.
+    bins: 1.5 times with three classes, 2.2 with four, 4.7 with eight. Over data sets of five sites of 160 patients it
+    is .0004, .0007 and .0016 of the macro AUC, whose error itself stays below 2e-5 by the places in the bins.
     """
     if questions == 1:
         return SECURE_BINS

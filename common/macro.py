@@ -1,9 +1,10 @@
 """The macro AUC's patient-clustered variance and paired test, from sums over patients that add across sites.
 
-A macro AUC is the mean over classes of one-against-rest AUCs, which share their images: an image of class j is a positive
-in question j and a negative in every other. So a patient's influence is the mean over questions of its influences, and
-it is kept by the class of the images that it comes from. With two classes, whose questions mirror each other, the
-variance is Obuchowski's (1997, equations 3 to 6) of the one AUC; a class's images are there by chance, as patients are.
+A macro AUC is the mean over classes of one-against-rest AUCs, which share their images: an image of class j is a
+positive in question j and a negative in every other. So a patient's influence is the mean over questions of its
+influences, and it is kept by the class of the images that it comes from. With two classes, whose questions mirror each
+other, the variance is Obuchowski's (1997, equations 3 to 6) of the one AUC; a class's images are there by chance, as
+patients are.
 
 Shapes: N images, P patients, K classes.
 """
@@ -151,7 +152,9 @@ class MacroSums:
 def macro_of(
     questions: Sequence[InfluenceSums | None], sums: MacroSums | None, *, confidence: float = 0.95
 ) -> ClusteredAuc:
-    """The mean over questions of their AUCs, with variance and interval; without `sums` the mean alone (`suppressed`)."""
+    """The mean over questions of their AUCs, with variance and interval;
+    without `sums` the mean alone (`suppressed`).
+    """
     area = _mean(questions)
     if area is None:
         return ClusteredAuc(None, None, None, None, "one-class")
@@ -201,7 +204,8 @@ def summed(
 
 
 def clustered_macro_auc(labels: ArrayLike, scores: ArrayLike, patients: ArrayLike) -> ClusteredAuc:
-    """The macro AUC of a single site's images with variance and interval, as `common.auc.clustered_auc` for two classes.
+    """The macro AUC of a single site's images with variance and interval,
+    as `common.auc.clustered_auc` for two classes.
 
     `labels` (N,) in 0..K−1, `scores` (N, K), `patients` (N,). A class that is absent does not count.
     """

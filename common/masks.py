@@ -31,8 +31,9 @@ Who is kept from what, plainly:
   that it got from those hospitals themselves (`client/peers.py`). Without these, trust in the server's relaying is
   needed.
 - Totals are exact and without noise. Two evaluations of one model, with a site and without it, differ by that site's
-  numbers: a site refuses that for one name of an evaluation (run, model, round); under another name it cannot know, and numbers that no model moves, such as cases by class, tell whenever a site joins or leaves. Nor can anyone
-  check that a site's numbers are true, or tell which site's are not.
+  numbers: a site refuses that for one name of an evaluation (run, model, round); under another name it cannot know, and
+  numbers that no model moves, such as cases by class, tell whenever a site joins or leaves. Nor can anyone check that a
+  site's numbers are true, or tell which site's are not.
 - A site that drops out costs the attempt, not the others' secrets: the others are asked again, with new keys. One that
   is lost in the seconds between saying that it is ready and opening costs the evaluation: the total stays sealed, and
   no other roster is counted (`server/secure_sums.py`).

@@ -198,6 +198,11 @@ class PartReport:
     calibration_intercept_high: float | None = None
     detail: Detail | None = None
 
+    @classmethod
+    def nothing(cls, why: str | None = None) -> PartReport:
+        """A report that tells no number, and `why`."""
+        return cls(*(None,) * 10, why=why)
+
 
 @checked(frozen=True, config=_STRICT)
 class EvaluateReport:

@@ -1,4 +1,6 @@
-"""Two models compared where the server sees totals alone: three secure sums more, over the sites of the first model's."""
+"""Two models compared where the server sees totals alone:
+three secure sums more, over the sites of the first model's.
+"""
 
 from __future__ import annotations
 

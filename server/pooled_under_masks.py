@@ -13,6 +13,7 @@ from __future__ import annotations
 __all__ = ["Counted", "Uncounted", "UnderMasks"]
 
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,8 +32,6 @@ from server.rounds import Evaluated, Federation
 from server.secure_sums import DroppedOut, NotOpened, TooFewLeft, Totals, secure_totals, sum_once
 
 _TOTAL = "total"
-_ATTEMPTS = 2
-"""How often all sites are asked where no other company will do."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,9 @@ class UnderMasks:
     weights: Weights
 
     def first_pass(self, order: EvaluateOrder, sites: Collection[str]) -> tuple[FirstPass, Mapping[str, str]]:
-        """Sensitivity `evaluation.sensitivity` on the sites' val cases; and who failed, and why. No test case is told."""
+        """Sensitivity `evaluation.sensitivity` on the sites' val cases; and who failed, and why.
+        No test case is told.
+        """
         asked = replace(order, stage="first-pass")
         found = self._asked_around(asked, sites, purpose="final val")
         return self._agreed(found, "val", asked), found.failures
@@ -161,16 +162,12 @@ class UnderMasks:
         return secure_totals(exchange, sites, directory, **self._named(order, purpose))
 
     def _all_or_none(self, order: EvaluateOrder, sites: Collection[str], *, purpose: str) -> Totals:
-        """The totals over all of `sites`; DroppedOut or NotOpened where one stays away each time that it is asked."""
-        directory = evaluation_directory(order)
+        """The totals over all of `sites`, which are asked twice; DroppedOut or NotOpened where one stays away again."""
+        directory, named = evaluation_directory(order), self._named(order, purpose)
         exchange = self.federation.exchange(order, self.weights)
-        for left in range(_ATTEMPTS - 1, -1, -1):
-            try:
-                return sum_once(exchange, sites, directory, **self._named(order, purpose))
-            except (DroppedOut, NotOpened):
-                if not left:
-                    raise
-        raise AssertionError("unreachable")
+        with suppress(DroppedOut, NotOpened):
+            return sum_once(exchange, sites, directory, **named)
+        return sum_once(exchange, sites, directory, **named)
 
     def _named(self, order: EvaluateOrder, purpose: str) -> dict[str, Any]:
         run = named_by_model(order.run, fingerprint(self.weights))

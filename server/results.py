@@ -90,8 +90,8 @@ def by_class(classes: Sequence[str], areas: Sequence[ClusteredAuc]) -> dict[str,
 class Subgroup:
     """One model on one group (`covariate` at `level`) of a center's tested cases.
 
-    A number that does not exist is None, and `why` says why (`common.detail_orders.Group`). `shares_patients`: some are in
-    another group of the covariate too (a left and a right breast).
+    A number that does not exist is None, and `why` says why (`common.detail_orders.Group`). `shares_patients`: some are
+    in another group of the covariate too (a left and a right breast).
     """
 
     arm: str

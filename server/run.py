@@ -127,8 +127,8 @@ def coordinate(
     `results.json`.
 
     `train=False` evaluates the stored weights only, and compares them with those that `keep_against` put beside them.
-    `heads`: where the heads of the sites' ledgers are remembered over
-    runs (default: in the run folder alone). RunFailed where nobody learned; the reason stands in the records too.
+    `heads`: where the heads of the sites' ledgers are remembered over runs (default: in the run folder alone).
+    RunFailed where nobody learned; the reason stands in the records too.
     """
     experiment, identity = open_run(folder)
     records = Records(folder / "records.jsonl")

@@ -18,6 +18,7 @@ from common.wire import arrays_of, pack, unpack, words_of
 from server.secure_sums import Answers
 
 _T = TypeVar("_T")
+_Told = TypeVar("_Told", Sealed, Ready, Opening)
 
 Ask = Callable[[str, Mapping[str, RecordDict]], tuple[Mapping[str, RecordDict], Mapping[str, str]]]
 """Send a message of one type to each site; the contents of the replies, and why others gave none."""
@@ -79,26 +80,24 @@ def _key(site: str, reply: RecordDict) -> SiteKey:
 
 
 def _sealed(site: str, reply: RecordDict, digest: str) -> Words:
-    told = unpack(Sealed, reply)
-    _require_same(site, told.site)
-    if told.terms != digest:
-        raise BadInput("its sums are sealed under other terms; run one release everywhere")
+    _same_terms(Sealed, site, reply, digest, otherwise="its sums are sealed under other terms")
     return words_of(reply)
 
 
 def _ready(site: str, reply: RecordDict, digest: str) -> Ready:
-    told = unpack(Ready, reply)
-    _require_same(site, told.site)
-    if told.terms != digest:
-        raise BadInput("it is ready for other terms; run one release everywhere")
-    return told
+    return _same_terms(Ready, site, reply, digest, otherwise="it is ready for other terms")
 
 
 def _opening(site: str, reply: RecordDict, digest: str) -> Opening:
-    told = unpack(Opening, reply)
+    return _same_terms(Opening, site, reply, digest, otherwise="it opened other terms")
+
+
+def _same_terms(kind: type[_Told], site: str, reply: RecordDict, digest: str, *, otherwise: str) -> _Told:
+    """The reply of `site` itself about the terms of this `digest`; BadInput says `otherwise` where they are others."""
+    told = unpack(kind, reply)
     _require_same(site, told.site)
     if told.terms != digest:
-        raise BadInput("it opened other terms; run one release everywhere")
+        raise BadInput(f"{otherwise}; run one release everywhere")
     return told
 
 

@@ -88,14 +88,16 @@ class NotOpened(RunFailed):
         missing, everybody = (", ".join(sorted(names)) for names in (failures, sites))
         before = f" (dropped out before: {_listed(dropped)})" if dropped else ""
         super().__init__(
-            f"the secure sum is sealed, but not every site opened it ({_listed(failures)}){before}; nothing is revealed, "
-            "and the others are not counted without it in this evaluation: evaluate the same sites again "
+            f"the secure sum is sealed, but not every site opened it ({_listed(failures)}){before}; nothing is "
+            "revealed, and the others are not counted without it in this evaluation: evaluate the same sites again "
             f"({everybody}) when {missing} can be reached, or another model without it"
         )
 
 
 class TooFewLeft(RunFailed):
-    """So many sites dropped out that the others cannot hide one; no total was opened. `failures` by site, `left` there."""
+    """So many sites dropped out that the others cannot hide one; no total was opened.
+    `failures` by site, `left` there.
+    """
 
     def __init__(self, failures: Mapping[str, str], left: Collection[str]) -> None:
         self.failures, self.left = dict(failures), tuple(sorted(left))

@@ -74,7 +74,9 @@ def _elsewhere(found: Performance, against: Sequence[str]) -> str:
 
 
 def which_model(found: Performance, *, trained: bool) -> str:
-    """Whose features were compared, and whether the AUC is of the same model. `trained`: with patients of the center."""
+    """Whose features were compared, and whether the AUC is of the same model.
+    `trained`: with patients of the center.
+    """
     if not trained:
         return "The features are those of a model that had no patient of this center."
     features = "The features are those of the in-federation model, which trained on other patients of this center"

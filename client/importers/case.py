@@ -92,8 +92,8 @@ class Collection:
 class ImportSummary:
     """What was taken: `classes` and `splits` count images, `split_patients` patients, `skipped` what was left out.
 
-    `notes` are sentences that whoever imports must read; `levels` the names, by column, that `site.toml` now lets out as
-    names of groups of patients.
+    `notes` are sentences that whoever imports must read; `levels` the names, by column, that `site.toml` now lets out
+    as names of groups of patients.
     """
 
     site: str

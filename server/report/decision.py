@@ -35,9 +35,10 @@ class DecisionLine:
 
     def said(self, arm: str) -> str:
         """The curve in words."""
-        bounds = {round(t, 2): span(low, high) for t, low, high in self.band}
+        bounds = {round(t, 2): f" ({span(low, high)})" for t, low, high in self.band}
+        places = 2 if self.marked else 1
         shown = [
-            f"{decimal(b)}{f' ({bounds[round(t, 2)]})' if round(t, 2) in bounds else ''} at {decimal(t, places=2 if self.marked else 1)}"
+            f"{decimal(b)}{bounds.get(round(t, 2), '')} at {decimal(t, places=places)}"
             for t, b in self.points
             if self.marked or round(t, 2) in _SAID
         ]

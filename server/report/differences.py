@@ -12,7 +12,9 @@ from server.report.reading import Run
 
 @dataclass(frozen=True)
 class Differences:
-    """The section's `title`, which model is `ours` (of whose AUC the other's is taken), and what is `better` above 0."""
+    """The section's `title`, which model is `ours` (of whose AUC the other's is taken),
+    and what is `better` above 0.
+    """
 
     title: str = "Differences between arms"
     ours: str = "federated"

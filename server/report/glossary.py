@@ -120,9 +120,9 @@ GLOSSARY = {
     ),
     "slope": Term(
         "Calibration slope",
-        "1 is right; below 1 the probabilities are too extreme, above 1 not extreme enough. Cox 1958. The 95 % interval "
-        "of a center counts the images of a patient as one draw: the sandwich of Liang and Zeger 1986, and t with the "
-        "patients of the rarer class.",
+        "1 is right; below 1 the probabilities are too extreme, above 1 not extreme enough. Cox 1958. The 95 % "
+        "interval of a center counts the images of a patient as one draw: the sandwich of Liang and Zeger 1986, and t "
+        "with the patients of the rarer class.",
     ),
     "intercept": Term(
         "Calibration intercept",
@@ -153,9 +153,9 @@ GLOSSARY = {
     "benefit_band": Term(
         "Interval of net benefit",
         "At each threshold probability alone, patients drawn with all their images: the variance of a ratio from "
-        "clusters (Cochran 1977), and t. With several seeds that of a typical single model. A center that tells its curve "
-        "itself keeps thresholds back between which too few of its patients lie: its line goes from mark to mark. The band says nothing of the "
-        "difference of two lines, which move together.",
+        "clusters (Cochran 1977), and t. With several seeds that of a typical single model. A center that tells its "
+        "curve itself keeps thresholds back between which too few of its patients lie: its line goes from mark to "
+        "mark. The band says nothing of the difference of two lines, which move together.",
     ),
     "meta": Term(
         "Random-effects mean",
@@ -173,8 +173,8 @@ GLOSSARY = {
         "95 % prediction interval",
         "Where the true value of a further center, like these, would lie. From the mean, its error and τ, with k − 2 "
         "degrees of freedom for k centers: none with two centers, and hardly informative below five. With few centers "
-        "whose spread is near their own errors it covers less than it says: 89 % of new centers in simulation with six. "
-        "Higgins et al. 2009; Partlett and Riley 2017.",
+        "whose spread is near their own errors it covers less than it says: 89 % of new centers in simulation with "
+        "six. Higgins et al. 2009; Partlett and Riley 2017.",
     ),
     "tau": Term(
         "τ",
@@ -190,8 +190,8 @@ GLOSSARY = {
         "Assumed spread",
         "The same centers, with the spread between centers set to .055 on the AUC scale: the mean over 469 prognostic "
         "models in cardiovascular disease with 1,603 external validations (van Leeuwen et al., Stat Med 2025; 44: "
-        "e70011). Carried to the logit by τ / (AUC (1 − AUC)). Shown below ten centers, where the data say little about "
-        "τ.",
+        "e70011). Carried to the logit by τ / (AUC (1 − AUC)). Shown below ten centers, where the data say little "
+        "about τ.",
     ),
     "oe": Term(
         "O/E",
@@ -237,16 +237,16 @@ GLOSSARY = {
     ),
     "discrepancy": Term(
         "Feature discrepancy",
-        "Squared maximum mean discrepancy of the features by random Fourier features. Chance alone keeps it above 0, so "
-        "it stands beside the value that 95 % of draws without shift stay below; p of case mix tests it, adjusted for "
-        "all centers and axes. Gretton et al. 2012.",
+        "Squared maximum mean discrepancy of the features by random Fourier features. Chance alone keeps it above 0, "
+        "so it stands beside the value that 95 % of draws without shift stay below; p of case mix tests it, adjusted "
+        "for all centers and axes. Gretton et al. 2012.",
     ),
     "descriptor": Term(
         "Descriptor of the tissue",
         "One of the three that differ most. The mean over this center's patients, in the tissue beside the lesion and "
-        "over the share of classes that all centers have, less that of the centers of reference; in standard deviations "
-        "of patients (SD). z is the same difference over its standard error: beyond ±2 a single one would be unusual, "
-        "but these are the largest of many, so the verdict goes by p of acquisition.",
+        "over the share of classes that all centers have, less that of the centers of reference; in standard "
+        "deviations of patients (SD). z is the same difference over its standard error: beyond ±2 a single one would "
+        "be unusual, but these are the largest of many, so the verdict goes by p of acquisition.",
     ),
     "class_share": Term(
         "Share of a class",
@@ -327,8 +327,9 @@ GLOSSARY = {
     ),
     "patients": Term(
         "Patients",
-        "How many different patients were tested, under it their images. Intervals count patients, not images. Of groups, "
-        "the last number is that of images of the positive class; a dash where the group is too small to tell it.",
+        "How many different patients were tested, under it their images. Intervals count patients, not images. Of "
+        "groups, the last number is that of images of the positive class; a dash where the group is too small to tell "
+        "it.",
     ),
     "images": Term(
         "Images",
@@ -336,7 +337,8 @@ GLOSSARY = {
     ),
     "centers": Term(
         "Centers",
-        "How many centers were tested; in the meta-analysis, those that have a value: one without is left out and named.",
+        "How many centers were tested; in the meta-analysis, those that have a value: "
+        "one without is left out and named.",
     ),
     "exact_auc": Term(
         "Exact AUC",
@@ -350,7 +352,8 @@ GLOSSARY = {
     ),
     "rate": Term(
         "Rate",
-        "The chance of each patient (or image, or hospital, as the unit is) to take part in a step, drawn anew for each.",
+        "The chance of each patient (or image, or hospital, as the unit is) to take part in a step, "
+        "drawn anew for each.",
     ),
     "steps": Term(
         "Steps",
@@ -413,15 +416,15 @@ GLOSSARY = {
 OF_TWO_MODELS: dict[str, Term] = {
     "delta": Term(
         "Difference of AUC",
-        "The AUC of the checkpoint minus that of the other model, on the same cases. Interval and p are of the clustered "
-        "paired test (DeLong et al. 1988; Obuchowski 1997), exact at each center. An interval that holds 0 means: no "
-        "difference that these data can show. It does not mean: equal.",
+        "The AUC of the checkpoint minus that of the other model, on the same cases. Interval and p are of the "
+        "clustered paired test (DeLong et al. 1988; Obuchowski 1997), exact at each center. An interval that holds 0 "
+        "means: no difference that these data can show. It does not mean: equal.",
     ),
     "paired_sums": Term(
         "From sums",
         "The difference over all sites' test cases in one ranking, from score histograms and sums over patients; no "
-        "prediction leaves a site. It is off the exact one by at most what stands after ±; where that is more than half "
-        "the interval, no interval is shown.",
+        "prediction leaves a site. It is off the exact one by at most what stands after ±; where that is more than "
+        "half the interval, no interval is shown.",
     ),
 }
 """What two of the terms mean where a deployment compared two models."""

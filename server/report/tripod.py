@@ -112,8 +112,8 @@ def _predictors(region: object) -> dict[str, str]:
     if region != "lesion":
         return {}
     return {
-        "9b": "The image, in a crop around the lesion; no other predictor enters the model. A mask or box that came with "
-        "the data decides where the crop lies.",
+        "9b": "The image, in a crop around the lesion; no other predictor enters the model. A mask or box that came "
+        "with the data decides where the crop lies.",
         "9c": "The crop rests on a mask or box. Who drew it, and what they knew: the authors must state.",
     }
 

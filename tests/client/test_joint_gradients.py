@@ -29,7 +29,8 @@ SIZES = (3, 1, 2, 3, 1)
 
 def build(backbone: str = "resnet18") -> AttentionNet:
     """A model with every part that trains, its attention and votes away from zero."""
-    model = build_model(Model(backbone=backbone, gradients=True), task="node", classes=2, seed=0)  # type: ignore[arg-type]
+    config = Model(backbone=backbone, gradients=True)  # type: ignore[arg-type]
+    model = build_model(config, task="node", classes=2, seed=0)
     coins = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -79,7 +80,9 @@ LAYERS = {
     ("name", "views"), [(name, views) for name in LAYERS for views in (1, 2) if views == 1 or "norm" not in name]
 )
 def test_each_layer_gives_the_gradients_of_autograd(name: str, views: int, layout: torch.memory_format) -> None:
-    """In float64, where no product is chosen, and in float32; each unit by itself is the oracle. Views: rows for both."""
+    """In float64, where no product is chosen, and in float32; each unit by itself is the oracle.
+    Views: rows for both.
+    """
     make, shape = LAYERS[name]
     coins = torch.Generator().manual_seed(0)
     for dtype, bound in ((torch.float64, 1e-12), (torch.float32, 2e-5)):

@@ -26,7 +26,8 @@ EXACT = replace(PLAN, precision="float64", augmentation=None, class_weights=Fals
 
 def build(**config: object) -> AttentionNet:
     """A small model."""
-    return build_model(Model(**{"backbone": "small", **config}), task="node", classes=2, seed=0)  # type: ignore[arg-type]
+    chosen = Model(**{"backbone": "small", **config})  # type: ignore[arg-type]
+    return build_model(chosen, task="node", classes=2, seed=0)
 
 
 def data(images: int = 20, side: int = 32) -> TrainingData:

@@ -1,4 +1,6 @@
-"""The macro AUC's variance against slow loops, a patient bootstrap and the binary one; sums that add; the paired test."""
+"""The macro AUC's variance against slow loops, a patient bootstrap and the binary one; sums that add;
+the paired test.
+"""
 
 from __future__ import annotations
 

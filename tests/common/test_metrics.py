@@ -18,7 +18,8 @@ rows = st.lists(st.tuples(st.booleans(), st.floats(0, 1)), min_size=1, max_size=
 
 def _sums(cases: Rows, site: str, **options: float) -> EvaluationSums:
     labels, p = zip(*cases, strict=True)
-    return EvaluationSums.of(labels, p, [f"{site}-{i}" for i in range(len(cases))], site=site, **options)  # type: ignore[arg-type]
+    patients = [f"{site}-{i}" for i in range(len(cases))]
+    return EvaluationSums.of(labels, p, patients, site=site, **options)  # type: ignore[arg-type]
 
 
 @given(rows, rows)

@@ -17,7 +17,8 @@ from common.model import AttentionNet, build_model, load_weights
 
 def build(*, seed: int = 0, **config: object) -> AttentionNet:
     """A model of two classes."""
-    return build_model(Model(**{"backbone": "small", **config}), task="node", classes=2, seed=seed)  # type: ignore[arg-type]
+    chosen = Model(**{"backbone": "small", **config})  # type: ignore[arg-type]
+    return build_model(chosen, task="node", classes=2, seed=seed)
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:

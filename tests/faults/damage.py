@@ -69,8 +69,8 @@ def _header(rng: random.Random, content: bytearray) -> None:
 
 def _put_number(rng: random.Random, content: bytearray, place: int) -> None:
     width = rng.choice((1, 2, 4))
-    number = (rng.choice(_NUMBERS) & (256**width - 1)).to_bytes(width, rng.choice(("little", "big")))  # type: ignore[arg-type]
-    content[place : place + width] = number
+    number = rng.choice(_NUMBERS) & (256**width - 1)
+    content[place : place + width] = number.to_bytes(width, rng.choice(("little", "big")))  # type: ignore[arg-type]
 
 
 def _anywhere(rng: random.Random, content: bytearray) -> None:
@@ -86,7 +86,8 @@ def _size(rng: random.Random, content: bytearray) -> None:
     elif content.startswith(b"BM"):
         content[18:26] = width.to_bytes(4, "little") + height.to_bytes(4, "little")
     elif match := re.search(rb"\xff[\xc0-\xc3]\0[\x0b\x11]\x08|\x28\x00[\x10\x11]\x00US\x02\x00", content):
-        content[match.end() : match.end() + 2] = (height & 0xFFFF).to_bytes(2, rng.choice(("little", "big")))  # type: ignore[arg-type]
+        told = (height & 0xFFFF).to_bytes(2, rng.choice(("little", "big")))  # type: ignore[arg-type]
+        content[match.end() : match.end() + 2] = told
     else:
         _header(rng, content)
 

@@ -27,8 +27,8 @@ Proof = Callable[[], Finding]
 
 
 def by_pytest(test: str, *, want: str, value: float | None = None, **environment: str) -> Finding:
-    """Run one test, `file::name`; `value` is what stands in the table where it passes, else the last error that it told of:
-    where a test shows the traceback of a process, that process's own.
+    """Run one test, `file::name`; `value` is what stands in the table where it passes, else the last error that it told
+    of: where a test shows the traceback of a process, that process's own.
     """
     line = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "timeout=3600", test]
     done = subprocess.run(

@@ -11,8 +11,8 @@ FEDERATIONS, VIEWS = 1_000, 1_000
 
 def sums_deployed() -> Finding:
     """Real clients over TLS that sign their keys and know each other's; one is killed once its sums are sealed."""
-    want = "the rows of the in-process grid, from 4 deployed sites and from the 3 that are left when one is killed between "
-    want += "seal and open"
+    want = "the rows of the in-process grid, from 4 deployed sites and from the 3 that are left when one is killed "
+    want += "between seal and open"
     return by_pytest("tests/faults/test_deployed_sums.py", want=want, value=4)
 
 
@@ -30,8 +30,8 @@ def sums_rosters() -> Finding:
     """Sites lost at any moment, and a server that sends any message at any time."""
     return by_pytest(
         "tests/server/test_sums_reopened.py",
-        want=f"{FEDERATIONS} random losses: the total of those named as counted, everybody lost named; {FEDERATIONS} hostile "
-        "orders: no site opens for two rosters",
+        want=f"{FEDERATIONS} random losses: the total of those named as counted, everybody lost named; "
+        f"{FEDERATIONS} hostile orders: no site opens for two rosters",
         value=FEDERATIONS,
         SONOFED_SUMS=str(FEDERATIONS),
     )

@@ -131,7 +131,7 @@ def evaluation(masked: Masked, names: Collection[str]) -> tuple[Together | None,
     first, _ = pooling.first_pass(val, names)
     own = evaluate_order(about, {"test": ("test",)}, run="r", round_number=1)
     own = replace(pooling.counting(own, first), compared="first")
-    nothing = PartReport(*(None,) * 10, why="policy")
+    nothing = PartReport.nothing("policy")
     reports = {name: EvaluateReport(name, 0.0, {"test": nothing}) for name in names}
     evaluated = Evaluated(reports, {})
     together = pooling.together(own, evaluated, names)

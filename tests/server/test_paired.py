@@ -69,6 +69,25 @@ class TwoModels(Scoring):
         return found
 
 
+def compare(folder: Path, federation: TwoModels, table: Mapping[str, Any], *, models: Mapping[str, str]) -> None:
+    """Evaluate the federation's two models into a new `folder`, as the experiment of this `table` says."""
+    experiment, sites = parse(Experiment, table, where="test"), federation.sites
+    task = next(iter(sites.values())).task
+    cards = {name: SiteCard(name, "train", task, {"train": 8, "val": 4, "test": 4}, 20, "0" * 64) for name in sites}
+    folder.mkdir()
+    (folder / "config.toml").write_text("")
+    evaluate_finally(
+        federation,
+        Roster.of(cards, experiment),
+        experiment,
+        Outcome(named(0), 8, {}),
+        run="r",
+        folder=folder,
+        records=Records(folder / "records.jsonl"),
+        against=Against(named(1), models),
+    )
+
+
 def compared(
     folder: Path, sites: Mapping[str, Site], *, first: Table, second: Table, held: tuple[str, ...] = (), **options: Any
 ) -> tuple[dict[str, dict[str, Any]], TwoModels]:
@@ -78,22 +97,8 @@ def compared(
     changes["evaluation"] = {"repair": False}
     table = experiment_table([Path(name) for name in sites], **changes)
     table["task"] = {"name": task.name, "classes": list(task.classes), "positive": task.positive}
-    experiment = parse(Experiment, table, where="test")
-    cards = {name: SiteCard(name, "train", task, {"train": 8, "val": 4, "test": 4}, 20, "0" * 64) for name in sites}
     federation = TwoModels(sites, first, second=second, **options)
-    folder.mkdir()
-    (folder / "config.toml").write_text("")
-    against = Against(named(1), {"checkpoint": "a" * 64, "other": "b" * 64})
-    evaluate_finally(
-        federation,
-        Roster.of(cards, experiment),
-        experiment,
-        Outcome(named(0), 8, {}),
-        run="r",
-        folder=folder,
-        records=Records(folder / "records.jsonl"),
-        against=against,
-    )
+    compare(folder, federation, table, models={"checkpoint": "a" * 64, "other": "b" * 64})
     return {one["site"]: one for one in read_json(folder / "results.json")["contrasts"]}, federation
 
 
@@ -272,7 +277,7 @@ def test_a_site_tells_what_its_policy_lets_out(tmp_path: Path) -> None:
     assert federation.asked == []
     sites = three_sites(tmp_path / "again", {})
     world = Keeps(sites, drawn(sites), second=other(sites))
-    global_compared(tmp_path / "run", sites, world)
+    compare(tmp_path / "run", world, experiment_table([Path(name) for name in sites]), models={})
     paired = next(order for order in orders if order.stage == "paired")
     second = next(order for order in orders if order.compared == "second" and order.stage == "counts")
     for sends in (("numbers", "sums"), ("numbers",), ("sums",), ("masked-sums",)):
@@ -288,22 +293,3 @@ def test_a_site_tells_what_its_policy_lets_out(tmp_path: Path) -> None:
     assert len(counts.histograms) == 1
     masked = replace(paired, evaluation=replace(paired.evaluation, secure=True))
     assert report_paired(site, rows, (tables[0][rows], tables[1][rows]), masked).influence == (None,)
-
-
-def global_compared(folder: Path, sites: Mapping[str, Site], federation: TwoModels) -> None:
-    """The comparison by a federation that was made beforehand."""
-    experiment = parse(Experiment, experiment_table([Path(name) for name in sites]), where="test")
-    task = next(iter(sites.values())).task
-    cards = {name: SiteCard(name, "train", task, {"train": 8, "val": 4, "test": 4}, 20, "0" * 64) for name in sites}
-    folder.mkdir()
-    (folder / "config.toml").write_text("")
-    evaluate_finally(
-        federation,
-        Roster.of(cards, experiment),
-        experiment,
-        Outcome(named(0), 8, {}),
-        run="r",
-        folder=folder,
-        records=Records(folder / "records.jsonl"),
-        against=Against(named(1), {}),
-    )

@@ -42,8 +42,9 @@ def of_call(node: ast.Call) -> set[str]:
 def of_assignment(node: ast.Assign) -> set[str]:
     found: set[str] = set()
     for target in node.targets:
-        several = isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple)
-        pairs = zip(target.elts, node.value.elts, strict=True) if several else [(target, node.value)]  # type: ignore[attr-defined]
+        pairs = [(target, node.value)]
+        if isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
+            pairs = list(zip(target.elts, node.value.elts, strict=True))
         for name, value in pairs:
             if re.fullmatch(r"(\w+_)?why|reasons", getattr(name, "id", "")):
                 found |= words(value)

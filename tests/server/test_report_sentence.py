@@ -40,8 +40,8 @@ def test_better_than_local_and_no_difference_from_pooled(tmp_path: Path) -> None
     made.contrast("local", LOCO, "all", 0.06, 0.02, 0.10, 0.001)
     assert sentence(made) == (
         "At a center it has never seen, the federated model reaches AUC .86 (mean of 2 centers, each left out in turn; "
-        "95 % interval .82–.90 over the patients of these 2 centers; worst center b at .82; 2 centers are too few to tell "
-        "where a further one would lie), with no demonstrable difference from pooling the data "
+        "95 % interval .82–.90 over the patients of these 2 centers; worst center b at .82; 2 centers are too few to "
+        "tell where a further one would lie), with no demonstrable difference from pooling the data "
         "(−.01; −.03 to .01) and .06 above a model trained in one hospital (.02 to .10)."
     )
 
@@ -60,8 +60,8 @@ def test_a_further_center_has_an_interval_of_its_own_where_centers_are_enough(tm
     assert found.prediction_low < 0.79 < 0.87 < (found.prediction_high or 0)
     ahead = f"{decimal(found.prediction_low)}–{decimal(found.prediction_high)}"
     assert (
-        "95 % interval .79–.87 over the patients of these 6 centers; worst center a at .70; 95 % prediction interval for "
-        f"a further center {ahead})"
+        "95 % interval .79–.87 over the patients of these 6 centers; worst center a at .70; "
+        f"95 % prediction interval for a further center {ahead})"
     ) in answer(run)
 
 

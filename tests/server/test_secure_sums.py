@@ -151,7 +151,8 @@ def test_an_opening_is_asked_for_again_and_never_given_for_other_company(tmp_pat
     sites = sites_at(tmp_path / "b", 4, open=[{"elm"}] * 3)
     with pytest.raises(
         NotOpened,
-        match=r"not every site opened it .elm: the node was lost.*same sites again .ash, birch, cedar, elm. when elm can",
+        match=r"not every site opened it .elm: the node was lost.*"
+        r"same sites again .ash, birch, cedar, elm. when elm can",
     ):
         secure_totals(sites, sites.numbers, DIRECTORY, **ABOUT)
     others = {"ash", "birch", "cedar"}

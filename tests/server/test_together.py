@@ -248,7 +248,9 @@ def test_the_report_shows_each_class_with_its_interval(tmp_path: Path) -> None:
 
 
 def test_a_site_that_keeps_one_class_back_leaves_a_macro_auc_without_an_interval(tmp_path: Path) -> None:
-    """It is in some questions and not in others, so its patients' sums over all of them would not be those asked for."""
+    """It is in some questions and not in others, so its patients' sums over all of them would not be
+    those asked for.
+    """
     rows, federation, _ = evaluated(
         tmp_path / "run", three_sites(tmp_path, {"ash": 6}, classes=("none", "cyst", "mass"))
     )

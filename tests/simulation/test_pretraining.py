@@ -1,5 +1,7 @@
 """Initial weights from phantoms: lumps, the tasks that are learned on them, and the file."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -92,7 +94,9 @@ def test_same_seed_same_bytes(made: tuple[bytes, bytes]) -> None:
     assert made[0] == made[1]
 
 
-def test_the_file_holds_all_but_heads_in_bf16_and_a_model_takes_all_of_it(made: tuple[bytes, bytes], tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_the_file_holds_all_but_heads_in_bf16_and_a_model_takes_all_of_it(
+    made: tuple[bytes, bytes], tmp_path: Path
+) -> None:
     file = tmp_path / "weights.safetensors"
     file.write_bytes(made[0])
     tensors = load_file(file)

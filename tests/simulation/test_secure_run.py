@@ -181,7 +181,9 @@ def test_what_a_site_sends_is_small(hidden: tuple[Path, WatchedGrid]) -> None:
 def test_a_site_that_drops_out_is_named_and_the_others_are_counted(
     tmp_path: Path, sites: list[Path], kind: str, seed: int, when: str
 ) -> None:
-    """Val loses birch, test has all four again: no case is in both. Val of the same model with other sites is refused."""
+    """Val loses birch, test has all four again: no case is in both.
+    Val of the same model with other sites is refused.
+    """
     grid = go(tmp_path / "run", sites, lose={kind: 1}, held="", evaluation={"secure": True}, seed=seed)
     assert grid.lose == {}
     failures = [e for e in read_records(tmp_path / "run" / "records.jsonl") if e["event"] == "failure"]
@@ -292,8 +294,8 @@ def everybody(
 def test_a_site_lost_before_its_placements_leaves_an_area_without_an_interval(
     tmp_path: Path, sites: list[Path], dropping: str, drop: Collection[int], seed: int, when: str
 ) -> None:
-    """Each training site goes through val, bins, test and placements: birch is lost at its fourth time, and again at its
-    fifth; where it should open, at each of the three requests in both.
+    """Each training site goes through val, bins, test and placements: birch is lost at its fourth time, and again at
+    its fifth; where it should open, at each of the three requests in both.
     """
     about: dict[str, Any] = {"evaluation": {"secure": True}, "seed": seed}
     grid = go(tmp_path / "run", sites, lose={}, drop=drop, dropping=dropping, **about)
