@@ -68,15 +68,21 @@ def _version(name: str) -> str | None:
 
 
 def _processor() -> str:
-    """The model's name and the widest vector instructions that torch uses, since bits depend on them."""
+    """The model's name, the widest vector instructions that torch uses and whether our own loops are built.
+
+    Bits depend on all of them.
+    """
     import torch
+
+    from common.maps import compiled
 
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         name = platform.machine()
-    return f"{name} ({torch.backends.cpu.get_cpu_capability()})"
+    loops = ", compiled loops" if compiled() else ""
+    return f"{name} ({torch.backends.cpu.get_cpu_capability()}{loops})"
 
 
 def _device() -> str:
