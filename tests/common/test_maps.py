@@ -178,6 +178,50 @@ def test_maps_that_lie_otherwise_are_left_to_torch() -> None:
     assert not _norm("group", 32).suits(x, x[:1])
 
 
+@pytest.mark.parametrize("kind", ["batch", "group"])
+def test_parameters_that_the_loops_would_misread_are_left_to_torch(kind: str) -> None:
+    x, spread = _maps((2, 64, 4, 4), 0), torch.rand(128, generator=torch.Generator().manual_seed(1))
+    changes: list[tuple[str, Tensor | None]] = [
+        ("bias", None),
+        ("bias", spread[:64].bfloat16()),
+        ("bias", spread[:64].to("meta")),
+        ("bias", spread[::2]),
+        ("weight", spread[::2]),
+        ("weight", spread[:1].expand(64)),
+        ("weight", spread),
+    ]
+    for name, values in changes:
+        norm = _norm(kind, 64)
+        assert norm.suits(x)
+        setattr(norm, name, None if values is None else nn.Parameter(values))
+        assert not norm.suits(x)
+    strided = _norm(kind, 64)
+    strided.weight = nn.Parameter(spread[::2])
+    close = _plain(strided)(x.float())
+    torch.testing.assert_close(strided(x).float(), close, rtol=2**-7, atol=2**-5)
+
+
+def test_maps_without_a_position_are_left_to_torch() -> None:
+    x = _maps((2, 32, 4, 4), 0)[:, :, :0]
+    assert _norm("group", 32)(x).shape == x.shape
+
+
+def test_statistics_that_are_not_tracked_stay() -> None:
+    norm = _norm("batch", 32)
+    norm.track_running_stats = False
+    norm(_maps((2, 32, 4, 4), 0))
+    assert norm.state_dict()["num_batches_tracked"] == 0
+    assert not norm.state_dict()["running_mean"].any()
+
+
+def test_a_layer_with_a_hook_before_its_backward_pass_is_called_as_itself() -> None:
+    norm, x = _norm("batch", 32), _maps((2, 32, 4, 4), 0).requires_grad_()
+    seen: list[object] = []
+    norm.register_full_backward_pre_hook(lambda _module, slopes: seen.append(slopes))
+    _rectified(norm, nn.ReLU(), x).sum().backward()
+    assert len(seen) == 1
+
+
 def test_threads_are_torchs_own() -> None:
     assert compiled() is not None
     mapped = {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "/" in line}
