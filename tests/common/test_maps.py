@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from common.maps import compiled, maps_suit
 from common.norm import BatchNorm, ByPart, GroupNorm
-from common.pooling import pool, unpool
+from common.pooling import pool, rectify, unpool
 from common.trunk import _rectified
 
 pytestmark = pytest.mark.skipif(compiled() is None, reason="the loops of common/maps.c are not built here")
@@ -202,8 +202,25 @@ def test_parameters_that_the_loops_would_misread_are_left_to_torch(kind: str) ->
 
 
 def test_maps_without_a_position_are_left_to_torch() -> None:
-    x = _maps((2, 32, 4, 4), 0)[:, :, :0]
-    assert _norm("group", 32)(x).shape == x.shape
+    assert not _norm("group", 32).suits(_maps((2, 32, 4, 4), 0)[:, :, :0])
+
+
+def test_nothing_passes_back_where_a_rectified_value_is_zero() -> None:
+    norm, x = _norm("group", 32), _maps((2, 32, 4, 4), 0).requires_grad_()
+    nn.init.zeros_(norm.weight)
+    nn.init.zeros_(norm.bias)
+    for shortcut in (None, torch.zeros_like(x)):
+        y = norm.in_one_pass(x, shortcut, rectify=True)
+        assert not any(each.any() for each in torch.autograd.grad(y.sum(), [x, norm.weight, norm.bias]))
+
+
+def test_values_are_rounded_as_torch_rounds_them() -> None:
+    x, y = (_maps((1, 32, 8, 8), seed) for seed in (0, 1))
+    offset_BO = torch.linspace(-1, 1, 32)[None].bfloat16().float() + 2.0**-8  # many sums halfway between two numbers
+    offset_BO[0, 0] = torch.tensor(0x7FFFFFFF, dtype=torch.int32).view(torch.float32)  # no number, all bits set
+    rectify(x, torch.ones_like(offset_BO), offset_BO, out=y)
+    expected = F.relu(x.float() + offset_BO[:, :, None, None]).bfloat16()
+    torch.testing.assert_close(y, expected, rtol=0, atol=0, equal_nan=True)
 
 
 def test_statistics_that_are_not_tracked_stay() -> None:
