@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from common import pooling
 from common.maps import compiled, maps_suit
 from common.norm import BatchNorm, ByPart, GroupNorm
-from common.pooling import pool, rectify, unpool
+from common.pooling import pool, unpool
 from common.trunk import _rectified
 
 pytestmark = pytest.mark.skipif(compiled() is None, reason="the loops of common/maps.c are not built here")
@@ -218,7 +219,7 @@ def test_values_are_rounded_as_torch_rounds_them() -> None:
     x, y = (_maps((1, 32, 8, 8), seed) for seed in (0, 1))
     offset_BO = torch.linspace(-1, 1, 32)[None].bfloat16().float() + 2.0**-8  # many sums halfway between two numbers
     offset_BO[0, 0] = torch.tensor(0x7FFFFFFF, dtype=torch.int32).view(torch.float32)  # no number, all bits set
-    rectify(x, torch.ones_like(offset_BO), offset_BO, out=y)
+    pooling.rectify(x, torch.ones_like(offset_BO), offset_BO, out=y)
     expected = F.relu(x.float() + offset_BO[:, :, None, None]).bfloat16()
     torch.testing.assert_close(y, expected, rtol=0, atol=0, equal_nan=True)
 
