@@ -58,7 +58,7 @@ class BatchNorm(nn.BatchNorm2d):
 
     def suits(self, x: Tensor, shortcut: Tensor | None = None) -> bool:
         """Whether `in_one_pass` can take these."""
-        return self.training and x.numel() > x.shape[1] and _suit(self.weight, x, shortcut)
+        return self.training and x.numel() > x.shape[1] and _suit(self.weight, self.bias, x, shortcut)
 
     def in_one_pass(self, x: Tensor, shortcut: Tensor | None = None, *, rectify: bool = False) -> Tensor:
         """The normalised x, plus a shortcut and rectified where asked; the running statistics move as torch's do."""
@@ -68,16 +68,25 @@ class BatchNorm(nn.BatchNorm2d):
         return y
 
 
-def _suit(weight: Tensor | None, x: Tensor, shortcut: Tensor | None) -> bool:
-    if weight is None or weight.dtype != torch.float32 or not maps_suit(x):
+def _suit(weight: Tensor | None, bias: Tensor | None, x: Tensor, shortcut: Tensor | None) -> bool:
+    """The loops trust what they are given: a weight and a bias for each channel, one after the other in memory."""
+    if not maps_suit(x) or not x.numel() or not all(_serves(each, x.shape[1]) for each in (weight, bias)):
         return False
     return shortcut is None or (shortcut.shape == x.shape and maps_suit(shortcut))
+
+
+def _serves(values: Tensor | None, channels: int) -> bool:
+    if values is None or values.dtype != torch.float32 or values.device.type != "cpu":
+        return False
+    return values.shape == (channels,) and values.is_contiguous()
 
 
 @torch.no_grad()
 def follow(norm: nn.BatchNorm2d, mean_C: Tensor, variance_C: Tensor, *, values: int) -> None:
     """Move the running statistics as torch does, the variance of `values` without bias."""
     if norm.running_mean is None or norm.running_var is None or norm.num_batches_tracked is None:
+        return
+    if not norm.track_running_stats:
         return
     norm.num_batches_tracked.add_(1)
     share = norm.momentum if norm.momentum is not None else 1 / float(norm.num_batches_tracked)
@@ -107,7 +116,7 @@ class GroupNorm(nn.GroupNorm):
 
     def suits(self, x: Tensor, shortcut: Tensor | None = None) -> bool:
         """Whether `in_one_pass` can take these."""
-        return _suit(self.weight, x, shortcut)
+        return _suit(self.weight, self.bias, x, shortcut)
 
     def in_one_pass(self, x: Tensor, shortcut: Tensor | None = None, *, rectify: bool = False) -> Tensor:
         """The normalised x, plus a shortcut and rectified where asked."""

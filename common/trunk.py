@@ -37,11 +37,19 @@ def _sum(out: Tensor, shortcut: Tensor) -> Tensor:
 
 def _rectified(norm: nn.Module, relu: nn.Module, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
     """relu(norm(x) + shortcut), in one pass unless somebody is at the layers' hooks."""
-    hooked = any(each._forward_hooks or each._forward_pre_hooks or each._backward_hooks for each in (norm, relu))
+    hooked = any(_hooked(each) for each in (norm, relu))
     if isinstance(norm, BatchNorm | GroupNorm) and not hooked and norm.suits(x, shortcut):
         return norm.in_one_pass(x, shortcut, rectify=True)
     out = norm(x)
     return relu(out if shortcut is None else _sum(out, shortcut))  # type: ignore[no-any-return]
+
+
+def _hooked(layer: nn.Module) -> bool:
+    forward, backward = (
+        (layer._forward_hooks, layer._forward_pre_hooks),
+        (layer._backward_hooks, layer._backward_pre_hooks),
+    )
+    return any((*forward, *backward))
 
 
 class Basic(resnet.BasicBlock):  # type: ignore[misc]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from common import pooling
 from common.maps import compiled, maps_suit
 from common.norm import BatchNorm, ByPart, GroupNorm
 from common.pooling import pool, unpool
@@ -176,6 +177,67 @@ def test_maps_that_lie_otherwise_are_left_to_torch() -> None:
     assert not _norm("batch", 32).eval().suits(x)
     assert not _norm("group", 32).double().suits(x)
     assert not _norm("group", 32).suits(x, x[:1])
+
+
+@pytest.mark.parametrize("kind", ["batch", "group"])
+def test_parameters_that_the_loops_would_misread_are_left_to_torch(kind: str) -> None:
+    x, spread = _maps((2, 64, 4, 4), 0), torch.rand(128, generator=torch.Generator().manual_seed(1))
+    changes: list[tuple[str, Tensor | None]] = [
+        ("bias", None),
+        ("bias", spread[:64].bfloat16()),
+        ("bias", spread[:64].to("meta")),
+        ("bias", spread[::2]),
+        ("weight", spread[::2]),
+        ("weight", spread[:1].expand(64)),
+        ("weight", spread),
+    ]
+    for name, values in changes:
+        norm = _norm(kind, 64)
+        assert norm.suits(x)
+        setattr(norm, name, None if values is None else nn.Parameter(values))
+        assert not norm.suits(x)
+    strided = _norm(kind, 64)
+    strided.weight = nn.Parameter(spread[::2])
+    close = _plain(strided)(x.float())
+    torch.testing.assert_close(strided(x).float(), close, rtol=2**-7, atol=2**-5)
+
+
+def test_maps_without_a_position_are_left_to_torch() -> None:
+    assert not _norm("group", 32).suits(_maps((2, 32, 4, 4), 0)[:, :, :0])
+
+
+def test_nothing_passes_back_where_a_rectified_value_is_zero() -> None:
+    norm, x = _norm("group", 32), _maps((2, 32, 4, 4), 0).requires_grad_()
+    nn.init.zeros_(norm.weight)
+    nn.init.zeros_(norm.bias)
+    for shortcut in (None, torch.zeros_like(x)):
+        y = norm.in_one_pass(x, shortcut, rectify=True)
+        assert not any(each.any() for each in torch.autograd.grad(y.sum(), [x, norm.weight, norm.bias]))
+
+
+def test_values_are_rounded_as_torch_rounds_them() -> None:
+    x, y = (_maps((1, 32, 8, 8), seed) for seed in (0, 1))
+    offset_BO = torch.linspace(-1, 1, 32)[None].bfloat16().float() + 2.0**-8  # many sums halfway between two numbers
+    offset_BO[0, 0] = torch.tensor(0x7FFFFFFF, dtype=torch.int32).view(torch.float32)  # no number, all bits set
+    pooling.rectify(x, torch.ones_like(offset_BO), offset_BO, out=y)
+    expected = F.relu(x.float() + offset_BO[:, :, None, None]).bfloat16()
+    torch.testing.assert_close(y, expected, rtol=0, atol=0, equal_nan=True)
+
+
+def test_statistics_that_are_not_tracked_stay() -> None:
+    norm = _norm("batch", 32)
+    norm.track_running_stats = False
+    norm(_maps((2, 32, 4, 4), 0))
+    assert norm.state_dict()["num_batches_tracked"] == 0
+    assert not norm.state_dict()["running_mean"].any()
+
+
+def test_a_layer_with_a_hook_before_its_backward_pass_is_called_as_itself() -> None:
+    norm, x = _norm("batch", 32), _maps((2, 32, 4, 4), 0).requires_grad_()
+    seen: list[object] = []
+    norm.register_full_backward_pre_hook(lambda _module, slopes: seen.append(slopes))
+    _rectified(norm, nn.ReLU(), x).sum().backward()
+    assert len(seen) == 1
 
 
 def test_threads_are_torchs_own() -> None:
