@@ -1,7 +1,7 @@
 """Normalisation, sum with a shortcut and ReLU over maps in bf16 with channels last, in one pass each way on a CPU.
 
-The loops are in `common/maps.c`, built where the package is installed and a compiler is there; without them, torch's
-own layers do the same in more passes (LOG.md has the figures). The values are those of the layers, rounded once instead
+The loops are in `common/maps.c` and `common/pool.c`, built where the package is installed and a compiler is there;
+without them, torch's own layers do the same in more passes (LOG.md has the figures). The values are those of the layers, rounded once instead
 of after each layer. With the mean m and variance v of a set's channel, or of a group of channels of an image:
 
     y = max(0, (x − m) · w / √(v + ε) + b + shortcut)
@@ -24,8 +24,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 _LANES = 32
-"""Channels come in multiples of this (LANES in maps.c)."""
+"""Channels come in multiples of this (LANES in rows.h)."""
 _PLAIN, _FROM_VALUES, _FROM_RESULT = 0, 1, 2
+_RELEASE = 1
+"""What `sonofed_loops` must answer; another number once a function takes something else."""
 _NEEDED = ("avx512_f", "avx512_bw", "avx512_vl", "avx512_dq", "fma3")
 _TYPES = {"p": ctypes.c_void_p, "s": ctypes.c_size_t, "i": ctypes.c_int, "d": ctypes.c_double}
 _ARGUMENTS = {
@@ -36,29 +38,34 @@ _ARGUMENTS = {
     "sonofed_rectify": "p sss pp i p",
     "sonofed_slopes": "ppp sss p i pp",
 }
-"""What each function of maps.c takes: pointers, sizes, ints, doubles."""
+"""What each function of the loops takes: pointers, sizes, ints, doubles."""
 
 Tell = Callable[[Tensor, Tensor], None]
 
 
 @cache
 def compiled() -> ctypes.CDLL | None:
-    """The loops, or None where they were not built or this processor lacks their instructions."""
+    """The loops, or None where they were not built, are of another release, or miss instructions of this processor."""
     found = find_spec("common._maps")
     instructions = torch.cpu.get_capabilities()
     if found is None or found.origin is None or not all(instructions.get(name) for name in _NEEDED):
         return None
-    loops = ctypes.CDLL(found.origin)
+    try:
+        loops = ctypes.CDLL(found.origin)
+    except OSError:  # built on another system
+        return None
+    if not hasattr(loops, "sonofed_loops") or loops.sonofed_loops() != _RELEASE:
+        return None
     for name, arguments in _ARGUMENTS.items():
         getattr(loops, name).argtypes = [_TYPES[each] for each in arguments.replace(" ", "")]
     return loops
 
 
 def run(name: str, *arguments: Any) -> None:
-    """Call one of the loops; a tensor stands for where its values lie, in the order that maps.c wants them."""
+    """Call one of the loops; a tensor stands for where its values lie, in the order that they are declared in."""
     loops = compiled()
     if loops is None:
-        raise RuntimeError("the loops of common/maps.c are not there")
+        raise RuntimeError("the compiled loops are not there")
     if getattr(loops, name)(*(each.data_ptr() if isinstance(each, Tensor) else each for each in arguments)):
         raise MemoryError(f"no memory for {name}")
 

@@ -1,4 +1,4 @@
-"""Both ways through a normalisation: the compiled loops of `common/maps.c`, and torch's own layers."""
+"""Both ways through a normalisation: the compiled loops, and torch's own layers."""
 
 from __future__ import annotations
 
@@ -14,5 +14,5 @@ def loops(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
     if request.param == "torch":
         monkeypatch.setattr(common.maps, "compiled", lambda: None)
     elif compiled() is None:
-        pytest.skip("the loops of common/maps.c are not built here")
+        pytest.skip("the compiled loops are not built here")
     return str(request.param)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes.util
+import importlib.machinery
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -9,13 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+import common.maps
 from common import pooling
 from common.maps import compiled, maps_suit
 from common.norm import BatchNorm, ByPart, GroupNorm
 from common.pooling import pool, unpool
 from common.trunk import _rectified
 
-pytestmark = pytest.mark.skipif(compiled() is None, reason="the loops of common/maps.c are not built here")
+pytestmark = pytest.mark.skipif(find_spec("common._maps") is None, reason="the compiled loops are not built here")
 
 Norm = BatchNorm | GroupNorm
 Shape = tuple[int, int, int, int]
@@ -240,7 +244,18 @@ def test_a_layer_with_a_hook_before_its_backward_pass_is_called_as_itself() -> N
     assert len(seen) == 1
 
 
+def test_loops_that_do_not_load_or_are_of_another_release_are_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damaged = tmp_path / "damaged.so"
+    damaged.write_bytes(b"no library")
+    other = Path(ctypes.util.find_library("m") or "libm.so.6")
+    for path in (damaged, other):
+        found = importlib.machinery.ModuleSpec("common._maps", None, origin=str(path))
+        monkeypatch.setattr(common.maps, "find_spec", lambda _name, found=found: found)
+        assert compiled.__wrapped__() is None
+
+
 def test_threads_are_torchs_own() -> None:
-    assert compiled() is not None
     mapped = {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "/" in line}
     assert len([path for path in mapped if "libgomp" in path]) == 1
