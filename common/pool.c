@@ -1,49 +1,49 @@
 /* The stem's maximum of 3 × 3 with stride 2, and its gradient, in one pass through memory each; see common/pooling.py. */
 #include "rows.h"
 
-/* Order of bf16 as whole numbers; what is no number comes last of all. */
-static inline int16_t rank_of(bf16 value)
+#include <immintrin.h>
+
+/* Order of bf16 as whole numbers; what is no number comes last of all. Given an order, the value again. */
+static inline __m512i rank_of(__m512i values)
 {
-    int16_t bits = (int16_t)value;
-    int16_t rank = bits ^ ((bits >> 15) & 0x7fff);
-    return (bits & 0x7fff) > 0x7f80 ? 0x7fff : rank;
+    __m512i size = _mm512_set1_epi16(0x7fff), sign = _mm512_srai_epi16(values, 15);
+    return _mm512_xor_si512(values, _mm512_and_si512(sign, size));
 }
 
-static inline bf16 of_rank(int16_t rank)
+static inline __m512i number_or_last(__m512i values)
 {
-    return (bf16)(rank ^ ((rank >> 15) & 0x7fff));
+    __m512i size = _mm512_and_si512(values, _mm512_set1_epi16(0x7fff));
+    __mmask32 none = _mm512_cmpgt_epi16_mask(size, _mm512_set1_epi16(0x7f80));
+    return _mm512_mask_mov_epi16(values, none, _mm512_set1_epi16(0x7fff));
+}
+
+/* Take what is larger at `at` as best, and `tap` as its place. */
+static inline void compare(const bf16 *at, int tap, __m512i *best, __m512i *place)
+{
+    __m512i rank = rank_of(number_or_last(_mm512_loadu_si512(at)));
+    __mmask32 over = _mm512_cmpgt_epi16_mask(rank, *best);
+    *best = _mm512_mask_mov_epi16(*best, over, rank);
+    *place = _mm512_mask_mov_epi16(*place, over, _mm512_set1_epi16((short)tap));
 }
 
 /* The largest of 3 × 3 values with stride 2, for one row of results, and which of the nine it is (the first). */
 static void largest(
     const bf16 *restrict z, size_t row, size_t width, size_t channels, bf16 *restrict maxima, uint8_t *restrict places)
 {
+    const bf16 *middle = z + 2 * row * width * channels;
     for (size_t column = 0; column < width / 2; column++)
         for (size_t first = 0; first < channels; first += LANES) {
-            int16_t best[LANES], place[LANES];
-            for (int c = 0; c < LANES; c++) {
-                best[c] = INT16_MIN;
-                place[c] = 4;
-            }
-            for (size_t tap = 0; tap < 9; tap++) {
-                size_t down_by = 2 * row + tap / 3, right_by = 2 * column + tap % 3;
-                if (!down_by || !right_by)
-                    continue;
-                const bf16 *restrict at = z + ((down_by - 1) * width + right_by - 1) * channels + first;
-#pragma GCC ivdep
-                for (int c = 0; c < LANES; c++) {
-                    int16_t rank = rank_of(at[c]), over = -(int16_t)(rank > best[c]);
-                    best[c] = (int16_t)((rank & over) | (best[c] & ~over));
-                    place[c] = (int16_t)((tap & over) | (place[c] & ~over));
-                }
+            __m512i best = _mm512_set1_epi16(INT16_MIN), place = _mm512_set1_epi16(4);
+            for (int down_by = row ? 0 : 1; down_by < 3; down_by++) {
+                const bf16 *at = middle + ((down_by - 1) * (ptrdiff_t)width + 2 * column) * channels + first;
+                if (column)
+                    compare(at - channels, 3 * down_by, &best, &place);
+                compare(at, 3 * down_by + 1, &best, &place);
+                compare(at + channels, 3 * down_by + 2, &best, &place);
             }
             size_t to = column * channels + first;
-#pragma GCC ivdep
-            for (int c = 0; c < LANES; c++)
-                maxima[to + c] = of_rank(best[c]);
-#pragma GCC ivdep
-            for (int c = 0; c < LANES; c++)
-                places[to + c] = (uint8_t)place[c];
+            _mm512_storeu_si512(maxima + to, rank_of(best));
+            _mm256_storeu_si256((__m256i *)(places + to), _mm512_cvtepi16_epi8(place));
         }
 }
 
@@ -74,6 +74,71 @@ int sonofed_pool(
     return 0;
 }
 
+/* What one position hands on: its value's line, and the slopes of the windows whose largest it was. */
+typedef struct {
+    const bf16 *slope;
+    const uint8_t *place;
+    uint8_t tap; /* NONE where there is no such window */
+} Window;
+
+#define NONE 255
+
+static inline __m512 widened(__m256i values)
+{
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(values), 16));
+}
+
+static inline __attribute__((always_inline)) void hand_on(
+    const Window *windows, int count, const bf16 *restrict value, const float *restrict scale, const float *restrict by_x,
+    const float *restrict by_one, bf16 *restrict dz)
+{
+    __m512 low = _mm512_setzero_ps(), high = low;
+    for (int window = 0; window < count; window++) {
+        __m256i place = _mm256_loadu_si256((const __m256i *)windows[window].place);
+        __mmask32 here = _mm256_cmpeq_epi8_mask(place, _mm256_set1_epi8((char)windows[window].tap));
+        __m512i kept = _mm512_maskz_loadu_epi16(here, windows[window].slope);
+        low = _mm512_add_ps(low, widened(_mm512_castsi512_si256(kept)));
+        high = _mm512_add_ps(high, widened(_mm512_extracti64x4_epi64(kept, 1)));
+    }
+    float sum[LANES];
+    _mm512_storeu_ps(sum, low);
+    _mm512_storeu_ps(sum + LANES / 2, high);
+#pragma GCC ivdep
+    for (int c = 0; c < LANES; c++)
+        dz[c] = down(sum[c] * scale[c] + (up(value[c]) * by_x[c] + by_one[c]));
+}
+
+/* One row of dz. Window i begins at row 2i − 1: an even row is the middle of one, an odd one the end and start of two. */
+static void hand_on_row(
+    const bf16 *g, const uint8_t *places, const bf16 *z, size_t row, size_t rows, size_t columns, size_t channels,
+    const float *scale, const float *by_x, const float *by_one, bf16 *dz)
+{
+    size_t line = columns * channels, above = row / 2 * line;
+    int odd = row % 2, last = row / 2 + 1 >= rows;
+    for (size_t column = 0; column < columns; column++)
+        for (size_t first = 0; first < channels; first += LANES) {
+            size_t at = above + column * channels + first, right = column + 1 < columns ? channels : 0;
+            uint8_t left_tap = odd ? 7 : 4, end = right ? left_tap - 1 : NONE;
+            size_t below = odd && !last ? line : 0;
+            uint8_t under = below ? 1 : NONE, corner = below && right ? 0 : NONE;
+            Window even[] = {{g + at, places + at, left_tap}, {g + at + below, places + at + below, under}};
+            Window uneven[] = {
+                {g + at, places + at, left_tap + 1},
+                {g + at + right, places + at + right, end},
+                {g + at + below, places + at + below, below ? 2 : NONE},
+                {g + at + below + right, places + at + below + right, corner},
+            };
+            size_t to = 2 * column * channels + first, next = to + channels;
+            if (odd) {
+                hand_on(even, 2, z + to, scale + first, by_x + first, by_one + first, dz + to);
+                hand_on(uneven, 4, z + next, scale + first, by_x + first, by_one + first, dz + next);
+            } else {
+                hand_on(even, 1, z + to, scale + first, by_x + first, by_one + first, dz + to);
+                hand_on(uneven, 2, z + next, scale + first, by_x + first, by_one + first, dz + next);
+            }
+        }
+}
+
 /* The gradient of `sonofed_pool` and of what normalised its values: dz = D · scale + z · by_x + by_one, D being the
  * slopes g that came to a position as the largest. Coefficients (images, channels), g as the maxima.
  */
@@ -84,35 +149,11 @@ int sonofed_unpool(
     size_t rows = height / 2, columns = width / 2, all = images * height;
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (size_t task = 0; task < all; task++) {
-        size_t image = task / height, row = task % height, of_image = image * channels;
-        const bf16 *slopes_of = g + image * rows * columns * channels;
-        const uint8_t *places_of = places + image * rows * columns * channels;
-        for (size_t column = 0; column < width; column++)
-            for (size_t first = 0; first < channels; first += LANES) {
-                float sum[LANES] = {0};
-                for (size_t i = row / 2; i <= (row + 1) / 2 && i < rows; i++)
-                    for (size_t j = column / 2; j <= (column + 1) / 2 && j < columns; j++) {
-                        uint8_t tap = (uint8_t)(3 * (row + 1 - 2 * i) + column + 1 - 2 * j);
-                        size_t at = (i * columns + j) * channels + first;
-                        const bf16 *restrict slope = slopes_of + at;
-                        const uint8_t *restrict place = places_of + at;
-                        bf16 kept[LANES];
-#pragma GCC ivdep
-                        for (int c = 0; c < LANES; c++)
-                            kept[c] = slope[c] & (bf16) -(int16_t)(place[c] == tap);
-#pragma GCC ivdep
-                        for (int c = 0; c < LANES; c++)
-                            sum[c] += up(kept[c]);
-                    }
-                size_t at = (task * width + column) * channels + first;
-                const bf16 *restrict value = z + at;
-                const float *restrict a = scale + of_image + first, *restrict b = by_x + of_image + first;
-                const float *restrict d = by_one + of_image + first;
-                bf16 *restrict to = dz + at;
-#pragma GCC ivdep
-                for (int c = 0; c < LANES; c++)
-                    to[c] = down(sum[c] * a[c] + (up(value[c]) * b[c] + d[c]));
-            }
+        size_t image = task / height, of_image = image * channels, maxima = image * rows * columns * channels;
+        size_t at = task * width * channels;
+        hand_on_row(
+            g + maxima, places + maxima, z + at, task % height, rows, columns, channels, scale + of_image,
+            by_x + of_image, by_one + of_image, dz + at);
     }
     return 0;
 }
