@@ -43,7 +43,7 @@ class Conv(nn.Conv2d):
             return plain
         geometry = _Geometry.of(input, taps=self.kernel_size[0], stride=self.stride[0])
         with torch.autocast("cpu", enabled=False):
-            y: Tensor = _OverSmallMaps.apply(input.bfloat16(), weight.bfloat16(), geometry)
+            y: Tensor = _OverSmallMaps.apply(input.bfloat16(), weight, geometry)
             return y
 
     def _is_small(self, x: Tensor) -> bool:
@@ -146,25 +146,25 @@ class _Geometry:
 
 
 class _OverSmallMaps(torch.autograd.Function):
-    """The convolution that a `_Geometry` describes, of bf16 tensors."""
+    """The convolution that a `_Geometry` describes, in bf16; the weight's gradient as the weight is, in one copy."""
 
     @staticmethod
     def forward(ctx: Any, x_BCHW: Tensor, weight_OCKK: Tensor, geometry: _Geometry) -> Tensor:
-        ctx.save_for_backward(x_BCHW, weight_OCKK)
-        ctx.geometry = geometry
-        return geometry.values(x_BCHW, weight_OCKK)
+        narrow_OCKK = weight_OCKK.bfloat16()
+        ctx.save_for_backward(x_BCHW, narrow_OCKK)
+        ctx.geometry, ctx.dtype = geometry, weight_OCKK.dtype
+        return geometry.values(x_BCHW, narrow_OCKK)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy_BOHW: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         x_BCHW, weight_OCKK = ctx.saved_tensors
         dy_BOHW = dy_BOHW.contiguous(memory_format=torch.channels_last)
-        of_x, of_weight = ctx.needs_input_grad[:2]
-        return (
-            ctx.geometry.of_input(dy_BOHW, x_BCHW, weight_OCKK) if of_x else None,
-            ctx.geometry.of_weight(dy_BOHW, x_BCHW, weight_OCKK) if of_weight else None,
-            None,
-        )
+        of_x = ctx.geometry.of_input(dy_BOHW, x_BCHW, weight_OCKK) if ctx.needs_input_grad[0] else None
+        if not ctx.needs_input_grad[1]:
+            return of_x, None, None
+        of_weight_OCKK = ctx.geometry.of_weight(dy_BOHW, x_BCHW, weight_OCKK)
+        return of_x, of_weight_OCKK.to(ctx.dtype, memory_format=torch.channels_last), None
 
 
 def joined(x_BCHW: Tensor, *, images: int, columns: int) -> Tensor:
