@@ -9,10 +9,46 @@
  */
 #include "rows.h"
 
+#include <omp.h>
+
 /* Which functions these are, and what they take: common/maps.py asks for this number before it calls any. */
 int sonofed_loops(void)
 {
     return 1;
+}
+
+typedef void Step(const void *job, size_t index);
+
+/* Measure each block, settle each set, finish each block: by a set at a time where that keeps all threads busy, so that
+ * its values are still in the caches when they are needed again; else all blocks, and what came last again first.
+ */
+static void in_steps(Shape shape, int threads, const void *job, Step *measure, Step *settle, Step *finish)
+{
+    size_t blocks = blocks_of(shape), tasks = shape.sets * blocks;
+    if (shape.sets >= 4 * (size_t)threads) {
+#pragma omp parallel for schedule(static) num_threads(threads)
+        for (size_t set = 0; set < shape.sets; set++) {
+            for (size_t block = 0; block < blocks; block++)
+                measure(job, set * blocks + block);
+            settle(job, set);
+            for (size_t block = blocks; block-- > 0;)
+                finish(job, set * blocks + block);
+        }
+    } else {
+#pragma omp parallel num_threads(threads)
+        {
+            size_t all = omp_get_num_threads(), own = omp_get_thread_num();
+            size_t from = tasks * own / all, to = tasks * (own + 1) / all;
+            for (size_t task = from; task < to; task++)
+                measure(job, task);
+#pragma omp barrier
+#pragma omp for schedule(static)
+            for (size_t set = 0; set < shape.sets; set++)
+                settle(job, set);
+            for (size_t task = to; task-- > from;)
+                finish(job, task);
+        }
+    }
 }
 
 /* One set's mean, 1 / deviation and affine map at each channel, from its channels' sums about `shift`. */
@@ -40,6 +76,46 @@ static void coefficients(
     }
 }
 
+typedef struct {
+    Shape shape;
+    const bf16 *x, *shortcut;
+    const float *weight, *bias;
+    double eps;
+    int rectify;
+    bf16 *y;
+    float *mean, *variance, *scale, *offset, *parts;
+    double *sums;
+} Forward;
+
+static void measure_values(const void *job, size_t task)
+{
+    const Forward *f = job;
+    size_t blocks = blocks_of(f->shape), channels = f->shape.channels;
+    const bf16 *set = f->x + task / blocks * f->shape.rows * channels;
+    spread(
+        f->x + start_of(f->shape, task), set, rows_in(f->shape, task % blocks), channels,
+        f->parts + 2 * task * channels);
+}
+
+static void settle_values(const void *job, size_t set)
+{
+    const Forward *f = job;
+    size_t blocks = blocks_of(f->shape), at = set * f->shape.channels;
+    add_blocks(f->parts + 2 * at * blocks, blocks, f->shape.channels, f->sums + 2 * at);
+    coefficients(
+        f->shape, f->sums + 2 * at, f->x + at * f->shape.rows, f->weight, f->bias, f->eps, f->mean + at,
+        f->variance + at, f->scale + at, f->offset + at);
+}
+
+static void finish_values(const void *job, size_t task)
+{
+    const Forward *f = job;
+    size_t blocks = blocks_of(f->shape), from = start_of(f->shape, task), at = task / blocks * f->shape.channels;
+    apply(
+        f->x + from, f->shortcut ? f->shortcut + from : NULL, rows_in(f->shape, task % blocks), f->shape.channels,
+        f->scale + at, f->offset + at, f->rectify, f->y + from);
+}
+
 /* y = x · scale + offset, + shortcut where there is one, rectified where asked (with a shortcut always).
  *
  * Writes mean, variance, scale and offset, all (sets, channels). Returns 0, or 1 where there is no memory.
@@ -50,38 +126,18 @@ int sonofed_normalise(
     float *offset)
 {
     Shape shape = {sets, rows, channels, groups};
-    size_t blocks = blocks_of(shape), tasks = sets * blocks;
-    float *parts = malloc(tasks * 2 * channels * sizeof *parts);
+    float *parts = malloc(sets * blocks_of(shape) * 2 * channels * sizeof *parts);
     double *sums = malloc(sets * 2 * channels * sizeof *sums);
-    if (parts && sums) {
-#pragma omp parallel num_threads(threads)
-        {
-#pragma omp for schedule(static)
-            for (size_t task = 0; task < tasks; task++)
-                spread(
-                    x + start_of(shape, task), x + task / blocks * rows * channels, rows_in(shape, task % blocks),
-                    channels, parts + task * 2 * channels);
-#pragma omp for schedule(static)
-            for (size_t set = 0; set < sets; set++) {
-                size_t at = set * channels;
-                add_blocks(parts + 2 * at * blocks, blocks, channels, sums + 2 * at);
-                coefficients(
-                    shape, sums + 2 * at, x + at * rows, weight, bias, eps, mean + at, variance + at, scale + at,
-                    offset + at);
-            }
-#pragma omp for schedule(static)
-            for (size_t task = 0; task < tasks; task++) {
-                size_t from = start_of(shape, task), at = task / blocks * channels;
-                apply(
-                    x + from, shortcut ? shortcut + from : NULL, rows_in(shape, task % blocks), channels, scale + at,
-                    offset + at, rectify, y + from);
-            }
-        }
+    int ready = parts && sums;
+    if (ready) {
+        Forward job = {
+            shape, x, shortcut, weight, bias, eps, rectify, y, mean, variance, scale, offset, parts, sums,
+        };
+        in_steps(shape, threads, &job, measure_values, settle_values, finish_values);
     }
-    int failed = !parts || !sums;
     free(parts);
     free(sums);
-    return failed;
+    return !ready;
 }
 
 /* dx = g · scale + x · by_x + by_one. */
@@ -125,6 +181,47 @@ static void along_statistics(
     }
 }
 
+typedef struct {
+    Shape shape;
+    const bf16 *dy, *x, *y;
+    const float *weight, *mean, *variance, *scale, *offset;
+    double eps;
+    int how;
+    bf16 *g, *dx;
+    float *of_weight, *of_bias, *parts, *by;
+    double *sums;
+} Backward;
+
+static void measure_slopes(const void *job, size_t task)
+{
+    const Backward *b = job;
+    size_t blocks = blocks_of(b->shape), channels = b->shape.channels;
+    size_t from = start_of(b->shape, task), at = task / blocks * channels;
+    slopes(
+        b->dy + from, b->x + from, b->y ? b->y + from : NULL, b->g ? b->g + from : NULL,
+        rows_in(b->shape, task % blocks), channels, b->scale + at, b->offset + at, b->mean + at, b->how, b->parts + 2 * task * channels);
+}
+
+static void settle_slopes(const void *job, size_t set)
+{
+    const Backward *b = job;
+    size_t blocks = blocks_of(b->shape), channels = b->shape.channels, at = set * channels;
+    add_blocks(b->parts + 2 * at * blocks, blocks, channels, b->sums + 2 * at);
+    along_statistics(
+        b->shape, b->sums + 2 * at, b->weight, b->mean + at, b->variance + at, b->eps, b->of_weight + at,
+        b->of_bias + at, b->by + 2 * at, b->by + 2 * at + channels);
+}
+
+static void finish_slopes(const void *job, size_t task)
+{
+    const Backward *b = job;
+    size_t blocks = blocks_of(b->shape), channels = b->shape.channels;
+    size_t from = start_of(b->shape, task), at = task / blocks * channels;
+    descend(
+        (b->how == FROM_RESULT ? b->g : b->dy) + from, b->x + from, rows_in(b->shape, task % blocks), channels,
+        b->scale + at, b->offset + at, b->by + 2 * at, b->by + 2 * at + channels, b->how, b->dx + from);
+}
+
 /* The gradient of `sonofed_normalise`: dx, and weight's and bias's of each set (sets, channels).
  *
  * `how`: 0 without ReLU, 1 with it, 2 with a shortcut, whose gradient goes to g. Returns 0, or 1 without memory.
@@ -135,40 +232,19 @@ int sonofed_normalise_backward(
     int how, int threads, bf16 *g, bf16 *dx, float *of_weight, float *of_bias)
 {
     Shape shape = {sets, rows, channels, groups};
-    size_t blocks = blocks_of(shape), tasks = sets * blocks;
-    float *parts = malloc(tasks * 2 * channels * sizeof *parts);
-    double *sums = malloc(sets * 2 * channels * sizeof *sums);
+    float *parts = malloc(sets * blocks_of(shape) * 2 * channels * sizeof *parts);
     float *by = malloc(sets * 2 * channels * sizeof *by);
-    if (parts && sums && by) {
-#pragma omp parallel num_threads(threads)
-        {
-#pragma omp for schedule(static)
-            for (size_t task = 0; task < tasks; task++) {
-                size_t from = start_of(shape, task), at = task / blocks * channels;
-                slopes(
-                    dy + from, x + from, y ? y + from : NULL, g ? g + from : NULL, rows_in(shape, task % blocks),
-                    channels, scale + at, offset + at, mean + at, how, parts + task * 2 * channels);
-            }
-#pragma omp for schedule(static)
-            for (size_t set = 0; set < sets; set++) {
-                size_t at = set * channels;
-                add_blocks(parts + 2 * at * blocks, blocks, channels, sums + 2 * at);
-                along_statistics(
-                    shape, sums + 2 * at, weight, mean + at, variance + at, eps, of_weight + at, of_bias + at,
-                    by + 2 * at, by + 2 * at + channels);
-            }
-#pragma omp for schedule(static)
-            for (size_t task = 0; task < tasks; task++) {
-                size_t from = start_of(shape, task), at = task / blocks * channels;
-                descend(
-                    (how == FROM_RESULT ? g : dy) + from, x + from, rows_in(shape, task % blocks), channels, scale + at,
-                    offset + at, by + 2 * at, by + 2 * at + channels, how, dx + from);
-            }
-        }
+    double *sums = malloc(sets * 2 * channels * sizeof *sums);
+    int ready = parts && by && sums;
+    if (ready) {
+        Backward job = {
+            shape, dy, x, y, weight, mean, variance, scale, offset, eps, how, g, dx, of_weight, of_bias, parts, by,
+            sums,
+        };
+        in_steps(shape, threads, &job, measure_slopes, settle_slopes, finish_slopes);
     }
-    int failed = !parts || !sums || !by;
     free(parts);
-    free(sums);
     free(by);
-    return failed;
+    free(sums);
+    return !ready;
 }

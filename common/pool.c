@@ -1,4 +1,4 @@
-/* The stem's maximum of 3 × 3 with stride 2, and its gradient, in one pass through memory each; see common/pooling.py. */
+/* The stem's maximum of 3 × 3 with stride 2, and its gradient, in one pass through memory; see common/pooling.py. */
 #include "rows.h"
 
 #include <immintrin.h>
@@ -89,8 +89,8 @@ static inline __m512 widened(__m256i values)
 }
 
 static inline __attribute__((always_inline)) void hand_on(
-    const Window *windows, int count, const bf16 *restrict value, const float *restrict scale, const float *restrict by_x,
-    const float *restrict by_one, bf16 *restrict dz)
+    const Window *windows, int count, const bf16 *restrict value, const float *restrict scale,
+    const float *restrict by_x, const float *restrict by_one, bf16 *restrict dz)
 {
     __m512 low = _mm512_setzero_ps(), high = low;
     for (int window = 0; window < count; window++) {
@@ -108,7 +108,7 @@ static inline __attribute__((always_inline)) void hand_on(
         dz[c] = down(sum[c] * scale[c] + (up(value[c]) * by_x[c] + by_one[c]));
 }
 
-/* One row of dz. Window i begins at row 2i − 1: an even row is the middle of one, an odd one the end and start of two. */
+/* One row of dz. Window i begins at row 2i − 1: an even row is the middle of one, an odd one end and start of two. */
 static void hand_on_row(
     const bf16 *g, const uint8_t *places, const bf16 *z, size_t row, size_t rows, size_t columns, size_t channels,
     const float *scale, const float *by_x, const float *by_one, bf16 *dz)
