@@ -199,7 +199,8 @@ static void measure_slopes(const void *job, size_t task)
     size_t from = start_of(b->shape, task), at = task / blocks * channels;
     slopes(
         b->dy + from, b->x + from, b->y ? b->y + from : NULL, b->g ? b->g + from : NULL,
-        rows_in(b->shape, task % blocks), channels, b->scale + at, b->offset + at, b->mean + at, b->how, b->parts + 2 * task * channels);
+        rows_in(b->shape, task % blocks), channels, b->scale + at, b->offset + at, b->mean + at, b->how,
+        b->parts + 2 * task * channels);
 }
 
 static void settle_slopes(const void *job, size_t set)
