@@ -28,15 +28,17 @@ class Row:
 
 
 def interleave(
-    ours: Callable[[], int], theirs: Callable[[], int], *, rounds: int, warm: int = 1
+    ours: Callable[[], int], theirs: Callable[[], int], *, rounds: int, warm: int = 1, rest: float = 0.0
 ) -> tuple[float, float]:
     """Units per second of both sides, the median over `rounds` turns taken alternately after `warm` ones not counted.
 
-    A side returns how many units (images, say) its turn made.
+    A side returns how many units (images, say) its turn made. Each turn begins after `rest` seconds of nothing: a host
+    that has been worked for some seconds may give two threads no more than one core, and then not to both sides alike.
     """
     rates: tuple[list[float], list[float]] = ([], [])
     for turn in range(warm + rounds):
         for side, rate in zip((ours, theirs), rates, strict=True):
+            time.sleep(rest)
             began = time.perf_counter()
             units = side()
             if turn >= warm:

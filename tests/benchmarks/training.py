@@ -26,6 +26,8 @@ from tests.benchmarks.rows import Row, apart, interleave
 
 BATCH = 32
 """What `Training.batch_size` is where an experiment says nothing."""
+_REST = 10.0
+"""Seconds before each turn; see LOG.md for what two threads get here without it."""
 
 
 def speed_against_plain() -> Row:
@@ -43,7 +45,7 @@ def _speed(name: str, model: Model, *, size: int = 224, steps: int = 3) -> Row:
         frames = draw_frames(Path(folder), images=160, seed=0)
         turn = _our_turns(_build(model, seed=0), _cached(Path(folder), frames, size), steps=steps)
         with apart(partial(_plain_turns, model, frames, size, steps)) as plain:
-            ours, theirs = interleave(turn, plain, rounds=7)
+            ours, theirs = interleave(turn, plain, rounds=7, rest=_REST)
     what = f"ResNet-18, {model.norm} norm, {size} px, batch {BATCH}, {torch.get_num_threads()} threads"
     return Row(name, ours / theirs, ours, theirs, "images/s", what)
 
