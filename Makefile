@@ -9,7 +9,7 @@ NAME ?=
 
 setup: $(READY)
 
-$(READY): constraints.txt pyproject.toml common/maps.c common/pool.c common/rows.h
+$(READY): constraints.txt pyproject.toml $(wildcard common/*.c common/*.h)
 	@test -n "$(PYTHON)" || { echo "error: no python3 here; install Python 3.11, with venv and pip"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[simulation,dev]"

@@ -1,8 +1,9 @@
 """Normalisation, sum with a shortcut and ReLU over maps in bf16 with channels last, in one pass each way on a CPU.
 
 The loops are in `common/maps.c` and `common/pool.c`, built where the package is installed and a compiler is there;
-without them, torch's own layers do the same in more passes (LOG.md has the figures). The values are those of the layers, rounded once instead
-of after each layer. With the mean m and variance v of a set's channel, or of a group of channels of an image:
+without them, torch's own layers do the same in more passes (LOG.md has the figures). The values are those of the
+layers, rounded once instead of after each layer. With the mean m and variance v of a set's channel, or of a group of
+channels of an image:
 
     y = max(0, (x − m) · w / √(v + ε) + b + shortcut)
 
@@ -11,7 +12,7 @@ Shapes: B images, C channels, H × W positions, S sets that share statistics (1 
 
 from __future__ import annotations
 
-__all__ = ["compiled", "maps_suit", "normalised", "run"]
+__all__ = ["LANES", "compiled", "hooked", "maps_suit", "normalised", "run"]
 
 import ctypes
 from collections.abc import Callable
@@ -20,13 +21,13 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-_LANES = 32
+LANES = 32
 """Channels come in multiples of this (LANES in rows.h)."""
 _PLAIN, _FROM_VALUES, _FROM_RESULT = 0, 1, 2
-_RELEASE = 1
+_RELEASE = 2
 """What `sonofed_loops` must answer; another number once a function takes something else."""
 _NEEDED = ("avx512_f", "avx512_bw", "avx512_vl", "avx512_dq", "fma3")
 _TYPES = {"p": ctypes.c_void_p, "s": ctypes.c_size_t, "i": ctypes.c_int, "d": ctypes.c_double}
@@ -37,6 +38,10 @@ _ARGUMENTS = {
     "sonofed_unpool": "ppp ssss ppp i p",
     "sonofed_rectify": "p sss pp i p",
     "sonofed_slopes": "ppp sss p i pp",
+    "sonofed_convolve": "pp sssssss i p",
+    "sonofed_convolve_back": "pp sssssss i p",
+    "sonofed_convolve_weights": "pp sssssss i p",
+    "sonofed_tiles": "",
 }
 """What each function of the loops takes: pointers, sizes, ints, doubles."""
 
@@ -76,9 +81,17 @@ def maps_suit(*maps: Tensor) -> bool:
         x.dtype == torch.bfloat16
         and x.device.type == "cpu"
         and x.ndim == 4
-        and x.shape[1] % _LANES == 0
+        and x.shape[1] % LANES == 0
         and x.is_contiguous(memory_format=torch.channels_last)
         for x in maps
+    )
+
+
+def hooked(*layers: nn.Module) -> bool:
+    """Whether somebody wants to see what goes into one of these layers or comes out of it, either way."""
+    return any(
+        each._forward_hooks or each._forward_pre_hooks or each._backward_hooks or each._backward_pre_hooks
+        for each in layers
     )
 
 
@@ -96,7 +109,8 @@ def normalised(
     """y (B, C, H, W), and the means and variances (S, C) that it was normalised by, without gradient.
 
     `groups` of channels of an image share statistics, or, where it is None, all images of a channel. With a shortcut,
-    the sum is rectified. `tell` is given the gradients of weight and bias of each set, (S, C) both, in the backward pass.
+    the sum is rectified. `tell` is given the gradients of weight and bias of each set, (S, C) both, in the backward
+    pass.
     """
     y, mean_SC, variance_SC = _Normalised.apply(x, weight, bias, shortcut, groups, eps, rectify, tell)
     return y, mean_SC, variance_SC

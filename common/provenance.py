@@ -74,6 +74,7 @@ def _processor() -> str:
     """
     import torch
 
+    from common.convolution import unit_is_there
     from common.maps import compiled
 
     try:
@@ -82,6 +83,7 @@ def _processor() -> str:
     except (OSError, StopIteration):
         name = platform.machine()
     loops = ", compiled loops" if compiled() else ""
+    loops += " on the matrix unit" if unit_is_there() else ""
     return f"{name} ({torch.backends.cpu.get_cpu_capability()}{loops})"
 
 

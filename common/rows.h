@@ -68,7 +68,7 @@ static inline size_t start_of(Shape shape, size_t task)
 }
 
 /* Σ (x − shift) and Σ (x − shift)² of one block. */
-static void spread(
+static inline void spread(
     const bf16 *restrict x, const bf16 *restrict shift, size_t rows, size_t channels, float *restrict sums)
 {
     for (size_t first = 0; first < channels; first += LANES) {
@@ -89,7 +89,7 @@ static void spread(
     }
 }
 
-static void apply(
+static inline void apply(
     const bf16 *restrict x, const bf16 *restrict shortcut, size_t rows, size_t channels, const float *restrict scale,
     const float *restrict offset, int rectify, bf16 *restrict y)
 {
@@ -112,7 +112,7 @@ static void apply(
 }
 
 /* Σ over blocks, (2, channels) in float64. */
-static void add_blocks(const float *parts, size_t blocks, size_t channels, double *sums)
+static inline void add_blocks(const float *parts, size_t blocks, size_t channels, double *sums)
 {
     memset(sums, 0, 2 * channels * sizeof *sums);
     for (size_t block = 0; block < blocks; block++, parts += 2 * channels)
@@ -124,7 +124,7 @@ static void add_blocks(const float *parts, size_t blocks, size_t channels, doubl
 enum { PLAIN, FROM_VALUES, FROM_RESULT };
 
 /* Σ g and Σ g (x − mean) of one block, g being the slope that ReLU lets pass; from its result, g is written as well. */
-static void slopes(
+static inline void slopes(
     const bf16 *restrict dy, const bf16 *restrict x, const bf16 *restrict y, bf16 *restrict g, size_t rows,
     size_t channels, const float *restrict scale, const float *restrict offset, const float *restrict mean, int how,
     float *restrict sums)

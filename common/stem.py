@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from common.maps import hooked
 from common.norm import follow
 from common.pooling import pool, rectify, slopes, unpool
 
@@ -56,9 +57,7 @@ def pooled_stem(images_B1SS: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d | nn.
 
 
 def suits_stem(images_B1SS: Tensor, conv: nn.Conv2d, norm: nn.Module) -> bool:
-    """Whether `pooled_stem` may stand in: training in bf16 on a CPU, for weights alone,
-    with nobody at the layers' hooks.
-    """
+    """Whether `pooled_stem` may stand in: training in bf16 on a CPU, for weights alone, nobody at the layers' hooks."""
     return (
         images_B1SS.device.type == "cpu"
         and torch.is_autocast_enabled("cpu")
@@ -70,7 +69,7 @@ def suits_stem(images_B1SS: Tensor, conv: nn.Conv2d, norm: nn.Module) -> bool:
         and images_B1SS.shape[-1] % 2 == 0
         and images_B1SS.shape[-1] == images_B1SS.shape[-2]
         and (isinstance(norm, nn.GroupNorm) or (isinstance(norm, nn.BatchNorm2d) and norm.training))
-        and not any(each._forward_hooks or each._forward_pre_hooks for each in (conv, norm))
+        and not hooked(conv, norm)
     )
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torchvision.models import resnet
 
 from common.convolution import replace_convolutions
+from common.maps import hooked
 from common.norm import BatchNorm, GroupNorm, Norm, norm_layer
 from common.stem import pooled_stem, suits_stem
 
@@ -37,19 +38,10 @@ def _sum(out: Tensor, shortcut: Tensor) -> Tensor:
 
 def _rectified(norm: nn.Module, relu: nn.Module, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
     """relu(norm(x) + shortcut), in one pass unless somebody is at the layers' hooks."""
-    hooked = any(_hooked(each) for each in (norm, relu))
-    if isinstance(norm, BatchNorm | GroupNorm) and not hooked and norm.suits(x, shortcut):
+    if isinstance(norm, BatchNorm | GroupNorm) and not hooked(norm, relu) and norm.suits(x, shortcut):
         return norm.in_one_pass(x, shortcut, rectify=True)
     out = norm(x)
     return relu(out if shortcut is None else _sum(out, shortcut))  # type: ignore[no-any-return]
-
-
-def _hooked(layer: nn.Module) -> bool:
-    forward, backward = (
-        (layer._forward_hooks, layer._forward_pre_hooks),
-        (layer._backward_hooks, layer._backward_pre_hooks),
-    )
-    return any((*forward, *backward))
 
 
 class Basic(resnet.BasicBlock):  # type: ignore[misc]

@@ -1,8 +1,8 @@
-"""Maps joined side by side against float64 and against torch, and when they are."""
+"""Convolutions on the matrix unit against float64 and against exact sums, and when they are taken."""
 
 from __future__ import annotations
 
-from math import isfinite
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -10,95 +10,194 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from common.convolution import Conv, joined, replace_convolutions, separated
+from common.convolution import Conv, replace_convolutions, unit_is_there
 from common.patches import unfold_patches
 
 LAST = torch.channels_last
+needs_unit = pytest.mark.skipif(not unit_is_there(), reason="no matrix unit, or no compiled loops, on this machine")
 
 
-def _run(conv: nn.Conv2d, x: Tensor, slope: Tensor, *, bf16: bool) -> tuple[Tensor, ...]:
+@dataclass(frozen=True)
+class Case:
+    """Sizes of a convolution that keeps the middle."""
+
+    batch: int
+    channels: int
+    outputs: int
+    height: int
+    width: int
+    taps: int = 3
+    stride: int = 1
+
+    def out(self) -> tuple[int, int]:
+        return -(-self.height // self.stride), -(-self.width // self.stride)
+
+
+def _run(conv: nn.Conv2d, x: Tensor, slope: Tensor, *, bf16: bool) -> tuple[Tensor, Tensor, Tensor]:
     x = x.clone().contiguous(memory_format=LAST).requires_grad_()
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         y = conv(x)
     y.backward(slope.to(y.dtype))
     assert x.grad is not None
     assert conv.weight.grad is not None
-    return y.detach().double(), x.grad.double(), conv.weight.grad.double()
+    return y.detach(), x.grad, conv.weight.grad
 
 
-@settings(deadline=None, max_examples=25)
+def _conv(kind: type[nn.Conv2d], case: Case, weight: Tensor) -> nn.Conv2d:
+    conv = kind(case.channels, case.outputs, case.taps, case.stride, case.taps // 2, bias=False)
+    conv.weight.data = weight.contiguous(memory_format=LAST)
+    return conv
+
+
+def _exact(case: Case) -> tuple[Tensor, Tensor, Tensor]:
+    """x, weight and slope of small whole numbers: sums are exact in float32, in whatever order."""
+    coins = torch.Generator().manual_seed(1)
+    shapes = (
+        (case.batch, case.channels, case.height, case.width),
+        (case.outputs, case.channels, case.taps, case.taps),
+        (case.batch, case.outputs, *case.out()),
+    )
+    x, weight, slope = (torch.randint(-3, 4, shape, generator=coins).float() for shape in shapes)
+    return x, weight, slope
+
+
+@needs_unit
+@settings(deadline=None, max_examples=40)
 @given(
     batch=st.integers(1, 9),
-    channels=st.sampled_from([3, 16, 33]),
-    outputs=st.sampled_from([8, 17]),
+    channels=st.sampled_from([32, 64]),
+    outputs=st.sampled_from([32, 96]),
     height=st.integers(1, 15),
     width=st.integers(1, 15),
-    taps=st.sampled_from([1, 3, 5]),
-    stride=st.integers(1, 3),
+    kind=st.sampled_from([(3, 1), (3, 2), (1, 2)]),
 )
 def test_values_and_gradients_are_as_near_to_float64_as_those_of_torch(
-    batch: int, channels: int, outputs: int, height: int, width: int, taps: int, stride: int
+    batch: int, channels: int, outputs: int, height: int, width: int, kind: tuple[int, int]
 ) -> None:
+    case = Case(batch, channels, outputs, height, width, *kind)
     coins = torch.Generator().manual_seed(0)
     x = torch.randn(batch, channels, height, width, generator=coins)
-    weight = torch.randn(outputs, channels, taps, taps, generator=coins)
-    out = [(side + 2 * (taps // 2) - taps) // stride + 1 for side in (height, width)]
-    slope = torch.randn(batch, outputs, *out, generator=coins)
-    found = {}
-    for name, kind, dtype in (
-        ("ours", Conv, torch.float32),
-        ("torch", nn.Conv2d, torch.float32),
-        ("true", nn.Conv2d, torch.float64),
-    ):
-        conv = kind(channels, outputs, taps, stride, taps // 2, bias=False).to(dtype)
-        conv.weight.data = weight.to(dtype, memory_format=LAST)
-        found[name] = _run(conv, x.to(dtype), slope.to(dtype), bf16=name != "true")
-    for ours, theirs, true in zip(found["ours"], found["torch"], found["true"], strict=True):
-        scale, reached = float(true.norm()), float((theirs - true).norm())
-        if not isfinite(
-            reached
-        ):  # oneDNN reads memory that nobody wrote where a stride passes over a map's whole width
-            reached = 1e-2 * scale
-        assert float((ours - true).norm()) <= 1.3 * reached + 1e-3 * scale
+    weight = torch.randn(outputs, channels, case.taps, case.taps, generator=coins)
+    slope = torch.randn(batch, outputs, *case.out(), generator=coins)
+    ours = _run(_conv(Conv, case, weight), x, slope, bf16=True)
+    theirs = _run(_conv(nn.Conv2d, case, weight), x, slope, bf16=True)
+    true = _run(_conv(nn.Conv2d, case, weight.double()), x.double(), slope.double(), bf16=False)
+    for mine, other, best in zip(ours, theirs, true, strict=True):
+        scale, reached = float(best.norm()), float((other - best).norm())
+        # oneDNN reads memory that nobody wrote where a stride passes over a map's whole width
+        reached = reached if reached < 2e-2 * scale else 1e-2 * scale
+        assert float((mine - best).norm()) <= 1.3 * reached + 1e-3 * scale
 
 
-@settings(deadline=None, max_examples=25)
-@given(joint=st.integers(1, 3), images=st.integers(1, 4), gap=st.integers(0, 3), width=st.integers(1, 5))
-def test_joined_maps_come_apart_again(joint: int, images: int, gap: int, width: int) -> None:
-    x = torch.randn(joint * images, 3, 2, width).contiguous(memory_format=LAST)
-    wide = joined(x, images=images, columns=width + gap)
-    assert wide.shape == (joint, 3, 2, images * (width + gap))
-    assert wide.is_contiguous(memory_format=LAST)
-    assert torch.equal(wide[0, :, :, :width], x[0])
-    assert not wide[..., width : width + gap].any()
-    assert torch.equal(separated(wide, images, width=width), x)
+SIZES = [
+    Case(1, 32, 32, 1, 1),
+    Case(5, 32, 64, 1, 9),
+    Case(40, 64, 32, 2, 2),  # tiles that take many images
+    Case(37, 32, 32, 4, 4),
+    Case(33, 64, 96, 7, 7),
+    Case(3, 64, 64, 57, 56),  # one image fills what is summed in one go
+    Case(2, 32, 32, 3, 200),
+    Case(9, 32, 32, 61, 58),
+    Case(4, 96, 64, 15, 13, stride=2),
+    Case(3, 32, 32, 112, 112, stride=2),
+    Case(21, 64, 64, 4, 6, stride=2),
+    Case(2, 32, 64, 1, 7, stride=2),
+    Case(7, 32, 64, 9, 14, taps=1, stride=2),
+    Case(2, 512, 512, 7, 7),  # the gradient of weights is cut by channels
+    Case(6, 256, 128, 8, 8),  # and by both
+]
 
 
+@needs_unit
+@pytest.mark.parametrize("case", SIZES, ids=str)
+def test_exact_sums_are_found_exactly_and_rounded_once(case: Case) -> None:
+    x, weight, slope = _exact(case)
+    y, dx, dw = _run(_conv(Conv, case, weight), x.bfloat16(), slope, bf16=True)
+    values, of_x, of_weight = _run(_conv(nn.Conv2d, case, weight), x, slope, bf16=False)
+    assert torch.equal(y, values.bfloat16())
+    assert torch.equal(dx, of_x.bfloat16())
+    assert torch.equal(dw, of_weight)
+
+
+@needs_unit
+@pytest.mark.parametrize("case", [Case(11, 64, 64, 28, 28), Case(10, 64, 96, 9, 9, stride=2)], ids=str)
+def test_any_number_of_threads_gives_the_same_bits(case: Case) -> None:
+    coins = torch.Generator().manual_seed(2)
+    x = torch.randn(case.batch, case.channels, case.height, case.width, generator=coins).bfloat16()
+    weight = torch.randn(case.outputs, case.channels, 3, 3, generator=coins)
+    slope = torch.randn(case.batch, case.outputs, *case.out(), generator=coins)
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3, 5):
+            torch.set_num_threads(threads)
+            found.append(_run(_conv(Conv, case, weight), x, slope, bf16=True))
+    finally:
+        torch.set_num_threads(before)
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+
+
+@needs_unit
+@pytest.mark.parametrize("side", [2, 7, 12])
+def test_an_image_does_not_change_with_its_neighbours(side: int) -> None:
+    case = Case(12, 32, 32, side, side)
+    x, weight, slope = (each * torch.pi for each in _exact(case))
+    conv = _conv(Conv, case, weight)
+    among = _run(conv, x.bfloat16(), slope, bf16=True)
+    x[[4, 6]], slope[[4, 6]] = torch.nan, torch.nan
+    spoiled = _run(conv, x.bfloat16(), slope, bf16=True)
+    alone = _run(conv, x[5:6].bfloat16(), slope[5:6], bf16=True)
+    for kind in (0, 1):
+        assert torch.equal(among[kind][5], spoiled[kind][5])
+        assert torch.equal(among[kind][5:6], alone[kind])
+        assert spoiled[kind][4].isnan().all()
+
+
+@needs_unit
 @pytest.mark.parametrize(
-    ("side", "stride", "bf16", "layout", "taken"),
+    ("changed", "bf16", "layout", "taken"),
     [
-        (7, 1, True, LAST, True),
-        (14, 1, True, LAST, True),
-        (28, 2, True, LAST, True),
-        (15, 1, True, LAST, False),
-        (7, 1, False, LAST, False),
-        (7, 1, True, torch.contiguous_format, False),
+        ({}, True, LAST, True),
+        ({"stride": 2}, True, LAST, True),
+        ({"taps": 1, "stride": 2}, True, LAST, True),
+        ({"taps": 1}, True, LAST, False),
+        ({"taps": 5}, True, LAST, False),
+        ({"stride": 3}, True, LAST, False),
+        ({"channels": 48}, True, LAST, False),
+        ({"outputs": 16}, True, LAST, False),
+        ({}, False, LAST, False),
+        ({}, True, torch.contiguous_format, False),
     ],
 )
-def test_other_ways_are_taken_for_small_maps_in_bf16_alone(
-    side: int, stride: int, bf16: bool, layout: torch.memory_format, taken: bool
+def test_the_unit_is_used_where_it_suits(
+    changed: dict[str, int], bf16: bool, layout: torch.memory_format, taken: bool
 ) -> None:
-    conv = Conv(16, 16, 3, stride, padding=1, bias=False).to(memory_format=layout)
+    case = Case(**{"batch": 4, "channels": 32, "outputs": 32, "height": 6, "width": 6} | changed)
+    conv = Conv(case.channels, case.outputs, case.taps, case.stride, case.taps // 2, bias=False)
+    conv = conv.to(memory_format=layout)
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        y = conv(torch.randn(4, 16, side, side).contiguous(memory_format=layout))
+        y = conv(torch.randn(4, case.channels, 6, 6).contiguous(memory_format=layout))
     assert y.grad_fn is not None
-    assert ("OverSmallMaps" in y.grad_fn.name()) == taken
+    assert ("OnTiles" in y.grad_fn.name()) == taken
+
+
+@needs_unit
+@pytest.mark.parametrize("kind", ["double", "reflect", "half"])
+def test_other_numbers_and_borders_are_left_to_torch(kind: str) -> None:
+    mode = "reflect" if kind == "reflect" else "zeros"
+    conv = Conv(32, 32, 3, 1, 1, bias=False, padding_mode=mode).to(memory_format=LAST)
+    conv = conv.double() if kind == "double" else conv
+    x = torch.randn(2, 32, 6, 6, dtype=conv.weight.dtype).contiguous(memory_format=LAST)
+    with torch.autocast("cpu", torch.float16 if kind == "half" else torch.bfloat16):
+        y = conv(x)
+    assert y.grad_fn is not None
+    assert "OnTiles" not in y.grad_fn.name()
 
 
 @pytest.mark.parametrize("side", [4, 7, 14])
 def test_what_does_not_learn_gets_no_gradient(side: int) -> None:
-    conv = Conv(16, 16, 3, padding=1, bias=False).to(memory_format=LAST).requires_grad_(False)
-    x = torch.randn(2, 16, side, side).contiguous(memory_format=LAST).requires_grad_()
+    conv = Conv(32, 32, 3, padding=1, bias=False).to(memory_format=LAST).requires_grad_(False)
+    x = torch.randn(2, 32, side, side).contiguous(memory_format=LAST).requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):
         conv(x).float().square().sum().backward()
     assert x.grad is not None
