@@ -41,6 +41,7 @@ BENCHES = {
     "train-vs-plain-group-norm": Bench("tests.benchmarks.training:group_norm_against_plain", least=2.5),
     "train-vs-plain-auc": Bench("tests.benchmarks.training:auc_against_plain", least=-0.01),
     "train-vs-resident": Bench("tests.benchmarks.training:resident", least=0.95),
+    "convolutions-vs-torch": Bench("tests.benchmarks.convolutions:convolutions_against_torch", least=1),
     "federation-overhead": Bench("tests.benchmarks.federation:overhead", most=0.03),
     "cache-vs-decode": Bench("tests.benchmarks.reading:cached_against_decode", least=10),
     "cache-vs-decode-augmented": Bench("tests.benchmarks.reading:augmented_against_decode", least=2.5),
