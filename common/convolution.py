@@ -53,9 +53,13 @@ class Conv(nn.Conv2d):
             and self.padding_mode == "zeros"
             and self.in_channels % LANES == self.out_channels % LANES == 0
             and x.device.type == weight.device.type == "cpu"
-            and x.ndim == 4
-            and x.numel() > 0
+            and x.dtype in {torch.float32, torch.bfloat16, torch.float16}
             and weight.dtype == torch.float32
+            and x.ndim == 4
+            and x.shape[1] == self.in_channels
+            and weight.shape == (self.out_channels, self.in_channels, side, side)
+            and x.numel() > 0
+            and weight.numel() > 0
             and torch.is_autocast_enabled("cpu")
             and torch.get_autocast_dtype("cpu") == torch.bfloat16
             and x.is_contiguous(memory_format=_LAST)
@@ -84,7 +88,7 @@ class _OnTiles(torch.autograd.Function):
         ctx.save_for_backward(x, weight)
         ctx.shape = (images, height, width, channels, outputs, side, stride)
         results = (images, outputs, -(-height // stride), -(-width // stride))
-        y = torch.empty(results, dtype=x.dtype, memory_format=_LAST)
+        y = torch.empty(results, dtype=x.dtype, device=x.device, memory_format=_LAST)
         run("sonofed_convolve", x, weight, *ctx.shape, torch.get_num_threads(), y)
         return y
 

@@ -554,6 +554,8 @@ int sonofed_convolve_weights(
     float *sums = cut.parts > 1 ? malloc(cut.parts * values * sizeof *sums) : dw;
     if (!scratches || !sums) {
         free(scratches);
+        if (cut.parts > 1)
+            free(sums);
         return 1;
     }
 #pragma omp parallel num_threads(threads)

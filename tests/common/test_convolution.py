@@ -105,6 +105,7 @@ SIZES = [
     Case(7, 32, 64, 9, 14, taps=1, stride=2),
     Case(2, 512, 512, 7, 7),  # the gradient of weights is cut by channels
     Case(6, 256, 128, 8, 8),  # and by both
+    Case(5, 96, 320, 5, 4),  # into slices of one block of channels and of two
 ]
 
 
@@ -192,6 +193,59 @@ def test_other_numbers_and_borders_are_left_to_torch(kind: str) -> None:
         y = conv(x)
     assert y.grad_fn is not None
     assert "OnTiles" not in y.grad_fn.name()
+
+
+@needs_unit
+@pytest.mark.parametrize(
+    ("x", "weight"),
+    [
+        ((2, 64, 6, 6), (32, 32, 3, 3)),
+        ((2, 32, 6, 6), (32, 64, 3, 3)),
+        ((2, 3, 6, 6), (32, 32, 3, 3)),
+        ((2, 32, 6, 6), (48, 32, 3, 3)),
+        ((2, 32, 6, 6), (32, 32, 5, 5)),
+        ((2, 32, 6, 6), (32, 32, 3, 1)),
+    ],
+)
+def test_shapes_that_the_layer_was_not_made_for_are_left_to_torch(x: tuple[int, ...], weight: tuple[int, ...]) -> None:
+    images = torch.randn(x).contiguous(memory_format=LAST)
+    found = []
+    for kind in (Conv, nn.Conv2d):
+        conv = kind(32, 32, 3, padding=1, bias=False)
+        conv.weight = nn.Parameter(torch.ones(weight).contiguous(memory_format=LAST))
+        try:
+            with torch.autocast("cpu", torch.bfloat16):
+                found.append(conv(images).detach())
+        except RuntimeError as error:
+            found.append(str(error))
+    assert type(found[0]) is type(found[1])
+    assert torch.equal(*found) if isinstance(found[0], Tensor) else found[0] == found[1]
+
+
+@needs_unit
+@pytest.mark.parametrize("dtype", [torch.int64, torch.float64, torch.complex64])
+def test_numbers_that_autocast_leaves_alone_are_left_to_torch(dtype: torch.dtype) -> None:
+    conv = Conv(32, 32, 3, padding=1, bias=False).to(memory_format=LAST)
+    x = torch.ones(2, 32, 6, 6).to(dtype).contiguous(memory_format=LAST)
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises(RuntimeError):
+        conv(x)
+
+
+@needs_unit
+def test_a_layer_without_results_is_left_to_torch() -> None:
+    with pytest.warns(UserWarning, match="zero-element"):
+        conv = Conv(32, 0, 3, padding=1, bias=False).to(memory_format=LAST)
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises(RuntimeError):
+        conv(torch.ones(2, 32, 6, 6).contiguous(memory_format=LAST))
+
+
+@needs_unit
+def test_the_result_lies_where_the_images_do() -> None:
+    conv = Conv(32, 32, 3, padding=1, bias=False).to(memory_format=LAST)
+    x = torch.randn(2, 32, 6, 6).contiguous(memory_format=LAST)
+    with torch.device("meta"), torch.autocast("cpu", torch.bfloat16):
+        y = conv(x)
+    assert y.device.type == "cpu"
 
 
 @pytest.mark.parametrize("side", [4, 7, 14])
