@@ -28,6 +28,7 @@ from torch.nn import functional as F
 
 from client.layer_gradients import write_gradients
 from client.private_gradients import ClippedSum, Lessons, Unit, clip_factors, packs, squared_norms
+from common.maps import compiled, run
 from common.norm import ByPart, GroupNorm
 
 _IMAGES = {True: 48, False: 24}
@@ -67,17 +68,32 @@ def _gradients(lesson: Lessons, pack: Sequence[Unit]) -> list[Tensor]:
 
 def _add_rows(total: list[Tensor], rows: list[Tensor], *, clip: float) -> None:
     """Add rows (U, N) to sums (N,), each clipped over all tensors; one that is not finite adds nothing."""
-    squares = [
-        squared_norms(piece.to(sum_))
-        for sum_, each in zip(total, rows, strict=True)
-        for piece in torch.split(each, _PIECE, dim=1)
-    ]
-    factors, finite = clip_factors(torch.stack(squares).sum(0).sqrt(), clip=clip)
+    squares = [_squares(each, sum_.dtype) for sum_, each in zip(total, rows, strict=True)]
+    factors_U, finite_U = clip_factors(torch.stack(squares).sum(0).sqrt(), clip=clip)
     for sum_, each in zip(total, rows, strict=True):
-        if not finite.all():
-            each[~finite] = 0
+        factors = factors_U.to(sum_)
+        if _suits_loops(each) and sum_.dtype == torch.float32:
+            run("sonofed_add_scaled", each, *each.shape, factors, torch.get_num_threads(), sum_)
+            continue
+        if not finite_U.all():
+            each[~finite_U] = 0
         for into, piece in zip(torch.split(sum_, _PIECE), torch.split(each, _PIECE, dim=1), strict=True):
-            into.addmv_(piece.to(sum_).t(), factors.to(sum_))
+            into.addmv_(piece.to(sum_).t(), factors)
+
+
+def _squares(rows_UN: Tensor, dtype: torch.dtype) -> Tensor:
+    """Σ x² of each row, (U,) float64; where it is not in loops, values are brought to `dtype` before."""
+    if not _suits_loops(rows_UN):
+        return torch.stack([squared_norms(piece.to(dtype)) for piece in torch.split(rows_UN, _PIECE, dim=1)]).sum(0)
+    squares_U = torch.empty(len(rows_UN), dtype=torch.float64)
+    run("sonofed_squares", rows_UN, *rows_UN.shape, torch.get_num_threads(), squares_U)
+    return squares_U
+
+
+def _suits_loops(rows: Tensor) -> bool:
+    return (
+        rows.dtype == torch.bfloat16 and rows.device.type == "cpu" and rows.is_contiguous() and compiled() is not None
+    )
 
 
 def _shaped(rows_UN: Tensor, like: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ from torch.autograd.function import once_differentiable
 LANES = 32
 """Channels come in multiples of this (LANES in rows.h)."""
 _PLAIN, _FROM_VALUES, _FROM_RESULT = 0, 1, 2
-_RELEASE = 2
+_RELEASE = 3
 """What `sonofed_loops` must answer; another number once a function takes something else."""
 _NEEDED = ("avx512_f", "avx512_bw", "avx512_vl", "avx512_dq", "fma3")
 _TYPES = {"p": ctypes.c_void_p, "s": ctypes.c_size_t, "i": ctypes.c_int, "d": ctypes.c_double}
@@ -42,6 +42,8 @@ _ARGUMENTS = {
     "sonofed_convolve_back": "pp sssssss i p",
     "sonofed_convolve_weights": "pp sssssss i p",
     "sonofed_tiles": "",
+    "sonofed_squares": "pss i p",
+    "sonofed_add_scaled": "pss p i p",
 }
 """What each function of the loops takes: pointers, sizes, ints, doubles."""
 

@@ -13,13 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from client.joint_gradients import _gradients, _Notes
+from client.joint_gradients import _add_rows, _gradients, _Notes, _squares
 from client.joint_gradients import by_pack as packed
 from client.precision import place
 from client.private_gradients import ClippedSum, Lesson, Unit, by_patient, by_sample, packs, squared_norms
 from client.private_training import quickest_way, training_only, units_pass_apart
 from common.config import Augmentation, Model
 from common.convolution import Conv
+from common.maps import compiled
 from common.model import AttentionNet, build_model
 from common.norm import ByPart, GroupNorm
 
@@ -167,6 +168,45 @@ def test_squares_of_many_values_add_up(values: int) -> None:
     torch.testing.assert_close(
         squared_norms(rows), torch.full((2,), values * float(rows[0, 0]) ** 2).double(), rtol=1e-6, atol=0
     )
+
+
+@pytest.mark.parametrize("loops", [True, False])
+@pytest.mark.parametrize("values", [1, 33, 1024, 16_385, 200_001])
+def test_clipped_rows_are_added_and_those_without_a_norm_left_out(
+    values: int, loops: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each unit has a filter's and a bias's gradient; both ways, against float64."""
+    if loops and compiled() is None:
+        pytest.skip("the compiled loops are not built here")
+    if not loops:
+        monkeypatch.setattr("client.joint_gradients.compiled", lambda: None)
+    coins = torch.Generator().manual_seed(values)
+    rows = [torch.randn(5, n, generator=coins).bfloat16() for n in (values, 7)]
+    rows[0][1, -1], rows[1][3, 0] = torch.nan, torch.inf
+    true = torch.cat([each.double() for each in rows], 1)
+    factors = (2.0 / true.norm(dim=1)).clamp(max=1)
+    factors[[1, 3]] = 0
+    wanted = 1.0 + (true.nan_to_num(posinf=0) * factors[:, None]).sum(0)
+    total = [torch.ones(values), torch.ones(7)]
+    _add_rows(total, rows, clip=2.0)
+    torch.testing.assert_close(torch.cat(total).double(), wanted, rtol=2e-6, atol=2e-6)
+
+
+@pytest.mark.parametrize("values", [31, 1025, 70_000])
+def test_squares_in_loops_are_those_of_float64_with_any_number_of_threads(values: int) -> None:
+    if compiled() is None:
+        pytest.skip("the compiled loops are not built here")
+    rows = (torch.randn(3, values) * torch.tensor([[1e-3], [1.0], [1e15]])).bfloat16()
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.append(_squares(rows, torch.float32))
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(found[0], rows.double().square().sum(1), rtol=2e-6, atol=0)
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
 
 
 def test_packs_hold_no_more_units_than_they_may() -> None:

@@ -129,7 +129,7 @@ def test_any_number_of_threads_gives_the_same_bits(case: Case) -> None:
     slope = torch.randn(case.batch, case.outputs, *case.out(), generator=coins)
     before, found = torch.get_num_threads(), []
     try:
-        for threads in (1, 2, 3, 5):
+        for threads in (1, 2, 3):
             torch.set_num_threads(threads)
             found.append(_run(_conv(Conv, case, weight), x, slope, bf16=True))
     finally:
