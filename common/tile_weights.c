@@ -1,0 +1,192 @@
+/* The gradients of convolutions by their weights on the matrix unit; see tiles.h and common/convolution.py.
+ *
+ * Rows of slopes are turned and rows of values paired as soon as they are copied, while they are near.
+ */
+#include "tiles.h"
+
+#define POSITIONS ((size_t)3328) /* of which products are summed between two writes of a gradient */
+#define TASKS ((size_t)8)        /* that the work is cut into, whatever the number of threads */
+#define SUMS ((size_t)2 << 20)   /* values that partial sums may take */
+
+/* To two rows of tiles: TILE channels by 32 positions each. */
+static void turn(const bf16 *restrict flat, size_t chunk, bf16 *restrict low, bf16 *restrict high)
+{
+    __m512i a[TILE], b[TILE];
+    const bf16 *restrict from = flat + chunk * LANES * LANES;
+    for (int i = 0; i < TILE; i++)
+        pair(_mm512_load_si512(from + 2 * i * LANES), _mm512_load_si512(from + (2 * i + 1) * LANES), a + i, b + i);
+    transpose(a);
+    transpose(b);
+    for (int i = 0; i < TILE; i++) {
+        _mm512_store_si512(low + (chunk * TILE + i) * LANES, a[i]);
+        _mm512_store_si512(high + (chunk * TILE + i) * LANES, b[i]);
+    }
+}
+
+static void turn_images(
+    const bf16 *dy, size_t count, Plane plane, size_t outputs, bf16 *restrict flat, bf16 *restrict to)
+{
+    for (size_t block = 0; block < outputs / LANES; block++) {
+        bf16 *low = to + 2 * block * plane.length * TILE, *high = low + plane.length * TILE;
+        size_t chunk = 0, position = 0;
+        for (size_t n = 0; n < count; n++)
+            for (size_t row = 0; row <= plane.rows; row++) {
+                const bf16 *image = dy + n * plane.rows * plane.columns * outputs + block * LANES;
+                Source from = source_of(image, plane.rows, plane.columns, outputs, 1, 0);
+                copy_row(from, row, plane.columns, flat + position * LANES);
+                position += plane.columns + 1;
+                for (; (chunk + 1) * LANES <= position; chunk++)
+                    turn(flat, chunk, low, high);
+            }
+        size_t end = over(position, LANES);
+        memset(flat + position * LANES, 0, (end * LANES - position) * LANES * sizeof *flat);
+        for (; chunk < end; chunk++)
+            turn(flat, chunk, low, high);
+    }
+}
+
+/* Positions 2i and 2i + 1 from `flat` on side by side: (2, length / 2, TILE channels, 2). */
+static void pair_up(const bf16 *restrict flat, size_t i, size_t end, size_t length, bf16 *restrict to)
+{
+    for (; i < end; i++) {
+        __m512i low, high;
+        pair(_mm512_load_si512(flat + 2 * i * LANES), _mm512_load_si512(flat + (2 * i + 1) * LANES), &low, &high);
+        _mm512_store_si512(to + i * LANES, low);
+        _mm512_store_si512(to + (length / 2 + i) * LANES, high);
+    }
+}
+
+/* One plane of LANES channels, in pairs that begin at even positions, then in those that begin at odd ones. */
+static void pair_images(
+    Source from, size_t count, Plane plane, bf16 *restrict flat, bf16 *restrict even, bf16 *restrict odd)
+{
+    memset(flat, 0, plane.lead * LANES * sizeof *flat);
+    size_t position = plane.lead, paired = 0, paired_odd = 0;
+    for (size_t n = 0; n < count; n++, from.values += from.height * from.width * from.channels)
+        for (size_t row = 0; row <= plane.rows; row++) {
+            if (row < plane.rows)
+                copy_row(from, row, plane.columns, flat + position * LANES);
+            else
+                memset(flat + position * LANES, 0, (plane.columns + 1) * LANES * sizeof *flat);
+            position += plane.columns + 1;
+            pair_up(flat, paired, position / 2, plane.length, even);
+            pair_up(flat + LANES, paired_odd, (position - 1) / 2, plane.length, odd);
+            paired = position / 2;
+            paired_odd = (position - 1) / 2;
+        }
+    memset(flat + position * LANES, 0, (plane.length + 1 - position) * LANES * sizeof *flat);
+    pair_up(flat, paired, plane.length / 2, plane.length, even);
+    pair_up(flat + LANES, paired_odd, plane.length / 2, plane.length, odd);
+}
+
+/* Σ over positions, two tiles of outputs by two of channels, onto (or in place of) what is at `to`. */
+static void add_up(
+    const bf16 *dy, const bf16 *x, size_t chunks, size_t length, int onto, float *to, size_t line)
+{
+    float *under = to + TILE * line;
+    if (onto) {
+        _tile_loadd(0, to, line * sizeof *to);
+        _tile_loadd(1, to + TILE, line * sizeof *to);
+        _tile_loadd(2, under, line * sizeof *to);
+        _tile_loadd(3, under + TILE, line * sizeof *to);
+    } else {
+        _tile_zero(0);
+        _tile_zero(1);
+        _tile_zero(2);
+        _tile_zero(3);
+    }
+    for (size_t chunk = 0; chunk < chunks; chunk++, dy += TILE * LANES, x += TILE * LANES) {
+        _tile_loadd(4, dy, 64);
+        _tile_loadd(6, x, 64);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_loadd(7, x + length * TILE, 64);
+        _tile_dpbf16ps(1, 4, 7);
+        _tile_loadd(5, dy + length * TILE, 64);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_dpbf16ps(3, 5, 7);
+    }
+    _tile_stored(0, to, line * sizeof *to);
+    _tile_stored(1, to + TILE, line * sizeof *to);
+    _tile_stored(2, under, line * sizeof *to);
+    _tile_stored(3, under + TILE, line * sizeof *to);
+}
+
+/* The images are cut into `parts` of which each has its own sums, and the channels into `slices`. */
+typedef struct {
+    size_t parts, slices;
+} Cut;
+
+static Cut cut_of(Shape2d s, size_t values)
+{
+    size_t parts = TASKS;
+    while (parts > 1 && parts * values > SUMS)
+        parts /= 2;
+    return (Cut){least(parts, s.images), least(TASKS / parts, s.channels / LANES)};
+}
+
+/* dw (outputs, side, side, channels), float32. Returns 0, or 1 without memory. */
+int sonofed_convolve_weights(
+    const bf16 *dy, const bf16 *x, size_t images, size_t height, size_t width, size_t channels, size_t outputs,
+    size_t side, size_t stride, int threads, float *dw)
+{
+    Shape2d s = {images, height, width, channels, outputs, side, stride};
+    size_t planes = side > 1 ? stride * stride : 1, values = outputs * side * side * channels;
+    Cut cut = cut_of(s, values);
+    size_t fits = POSITIONS / plane_of(s, 1).image, at_once = least(fits ? fits : 1, over(images, cut.parts));
+    Plane plane = plane_of(s, at_once);
+    Taps taps = taps_of(s, plane);
+    size_t blocks = channels / LANES, widest = over(blocks, cut.slices), one = plane.length * LANES;
+    size_t turned = plane.length * outputs, paired = 2 * one * planes * widest, scratch = turned + paired + one + LANES;
+    bf16 *scratches = room_for(scratch * (size_t)threads);
+    float *sums = cut.parts > 1 ? malloc(cut.parts * values * sizeof *sums) : dw;
+    if (!scratches || !sums) {
+        free(scratches);
+        if (cut.parts > 1)
+            free(sums);
+        return 1;
+    }
+#pragma omp parallel num_threads(threads)
+    {
+        set_tiles(TILE);
+        bf16 *of_y = scratches + scratch * (size_t)omp_get_thread_num(), *of_x = of_y + turned, *flat = of_x + paired;
+#pragma omp for schedule(dynamic, 1)
+        for (size_t task = 0; task < cut.parts * cut.slices; task++) {
+            size_t part = task / cut.slices, slice = task % cut.slices;
+            size_t first = blocks * slice / cut.slices, last = blocks * (slice + 1) / cut.slices;
+            size_t begin = images * part / cut.parts, end = images * (part + 1) / cut.parts;
+            for (size_t n = begin; n < end; n += at_once) {
+                size_t count = least(at_once, end - n), chunks = over(count * plane.image, LANES);
+                turn_images(dy + n * plane.rows * plane.columns * outputs, count, plane, outputs, flat, of_y);
+                for (size_t i = 0; i < (last - first) * planes; i++) {
+                    const bf16 *image = x + n * height * width * channels + (first + i / planes) * LANES;
+                    bf16 *even = of_x + 2 * i * one;
+                    pair_images(
+                        source_of(image, height, width, channels, stride, i % planes), count, plane, flat, even,
+                        even + one);
+                }
+                for (size_t block = first; block < last; block++)
+                    for (size_t output = 0; output < outputs; output += LANES)
+                        for (size_t tap = 0; tap < taps.count; tap++) {
+                            size_t at = plane.lead + (size_t)taps.list[tap].shift;
+                            size_t i = 2 * ((block - first) * planes + taps.list[tap].plane) + at % 2;
+                            float *to = sums + part * values + (output * taps.count + tap) * channels + block * LANES;
+                            add_up(
+                                of_y + output * plane.length, of_x + i * one + at / 2 * LANES, chunks, plane.length,
+                                n > begin, to, taps.count * channels);
+                        }
+            }
+        }
+        _tile_release();
+#pragma omp for schedule(static)
+        for (size_t i = 0; i < (cut.parts > 1 ? values : 0); i++) {
+            float sum = sums[i];
+            for (size_t part = 1; part < cut.parts; part++)
+                sum += sums[part * values + i];
+            dw[i] = sum;
+        }
+    }
+    free(scratches);
+    if (cut.parts > 1)
+        free(sums);
+    return 0;
+}
