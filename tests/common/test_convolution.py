@@ -106,6 +106,7 @@ SIZES = [
     Case(2, 512, 512, 7, 7),  # the gradient of weights is cut by channels
     Case(6, 256, 128, 8, 8),  # and by both
     Case(5, 96, 320, 5, 4),  # into slices of one block of channels and of two
+    Case(3, 192, 320, 4, 4),  # into four slices of six blocks
 ]
 
 
