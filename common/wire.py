@@ -20,11 +20,14 @@ __all__ = [
 
 import json
 import math
+from collections.abc import Iterable, Iterator, Sequence
+from io import BytesIO
 from typing import Any, TypeVar
-from zipfile import BadZipFile
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from flwr.common.constant import SType
+from numpy.lib import format as npy
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
@@ -40,16 +43,33 @@ _T = TypeVar("_T")
 
 
 def arrays_of(weights: Weights) -> ArrayRecord:
-    """The tensors as a directory and pieces of about 5 MB, uint8."""
+    """The tensors as a directory and pieces of about 5 MB, uint8: the bytes that `Array(piece)` has, copied once."""
     directory = json.dumps([[name, array.dtype.str, list(array.shape)] for name, array in weights.items()])
-    flat = _joined([np.ascontiguousarray(array).reshape(-1).view(np.uint8) for array in weights.values()])
-    pieces = [flat[start : start + _PIECE] for start in range(0, len(flat), _PIECE)]
-    record = {_DIRECTORY: Array(np.frombuffer(directory.encode(), dtype=np.uint8))}
-    return ArrayRecord(record | {f"{i:04d}": Array(piece) for i, piece in enumerate(pieces)})
+    record = {_DIRECTORY: _array([np.frombuffer(directory.encode(), dtype=np.uint8)])}
+    tensors = [np.ascontiguousarray(array).reshape(-1).view(np.uint8) for array in weights.values()]
+    return ArrayRecord(record | {f"{i:04d}": _array(parts) for i, parts in enumerate(_pieces(tensors))})
 
 
-def _joined(parts: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    return np.concatenate(parts) if parts else np.empty(0, dtype=np.uint8)
+def _pieces(tensors: Iterable[NDArray[np.uint8]]) -> Iterator[list[NDArray[np.uint8]]]:
+    """What lies in each piece when the tensors are laid end to end, as views."""
+    piece: list[NDArray[np.uint8]] = []
+    room = _PIECE
+    for tensor in tensors:
+        while len(tensor):
+            piece.append(tensor[:room])
+            tensor, room = tensor[room:], room - len(piece[-1])
+            if not room:
+                yield piece
+                piece, room = [], _PIECE
+    if piece:
+        yield piece
+
+
+def _array(parts: Sequence[NDArray[np.uint8]]) -> Array:
+    size = sum(map(len, parts))
+    header = BytesIO()
+    npy.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (size,)})
+    return Array("uint8", (size,), SType.NUMPY, b"".join([header.getvalue(), *(part.data for part in parts)]))
 
 
 def weights_of(arrays: ArrayRecord) -> Weights:
@@ -58,8 +78,9 @@ def weights_of(arrays: ArrayRecord) -> Weights:
     BadInput where the record is torn or holds anything but floating-point tensors.
     """
     try:
-        directory = json.loads(arrays[_DIRECTORY].numpy().tobytes())
-        flat = _joined([_bytes(arrays[key].numpy()) for key in sorted(arrays) if key != _DIRECTORY])
+        directory = json.loads(_bytes(arrays[_DIRECTORY]).tobytes())
+        pieces = [_bytes(arrays[key]) for key in sorted(arrays) if key != _DIRECTORY]
+        flat = np.concatenate(pieces) if pieces else np.empty(0, dtype=np.uint8)
         weights: Weights = {}
         at = 0
         for name, kind, shape in directory:
@@ -72,15 +93,20 @@ def weights_of(arrays: ArrayRecord) -> Weights:
             at += weights[name].nbytes
         if at != len(flat):
             raise ValueError(at)
-    except (KeyError, TypeError, ValueError, EOFError, OverflowError, BadZipFile) as error:
+    except (KeyError, TypeError, ValueError, EOFError, OverflowError) as error:
         raise BadInput(f"message: its tensors are torn ({type(error).__name__}); send it again") from None
     return weights
 
 
-def _bytes(array: NDArray[Any]) -> NDArray[np.uint8]:
-    if array.dtype != np.uint8 or array.ndim != 1:
-        raise ValueError(array.dtype)
-    return array
+def _bytes(array: Array) -> NDArray[np.uint8]:
+    """A view of the bytes in an array; ValueError where it is none of bytes, or not whole."""
+    data = BytesIO(array.data)
+    if array.stype != SType.NUMPY or npy.read_magic(data) != (1, 0):
+        raise ValueError(array.stype)
+    shape, _, dtype = npy.read_array_header_1_0(data)
+    if dtype != np.uint8 or shape != (len(array.data) - data.tell(),):
+        raise ValueError(shape)
+    return np.frombuffer(array.data, dtype=np.uint8, offset=data.tell())
 
 
 def to_config(value: Any) -> ConfigRecord:
@@ -120,8 +146,8 @@ def words_array(words: Words) -> ArrayRecord:
 def words_of(content: RecordDict) -> Words:
     """The inverse of `words_array`, from a message packed with it; BadInput where they are torn."""
     try:
-        return _bytes(content.array_records["arrays"]["words"].numpy()).view("<u8").astype(np.uint64)
-    except (KeyError, TypeError, ValueError, EOFError, OverflowError, BadZipFile) as error:
+        return _bytes(content.array_records["arrays"]["words"]).view("<u8").astype(np.uint64)
+    except (KeyError, TypeError, ValueError, EOFError, OverflowError) as error:
         raise BadInput(f"message: its sums are torn ({type(error).__name__}); send it again") from None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["State", "latest", "store"]
 
 import secrets
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,15 +53,18 @@ def store(folder: Path, state: State, *, identity: str) -> None:
         extra |= {_AVERAGE + name: array for name, array in state.tail.total.items()}
     if state.best is not None:
         extra |= {_BEST + name: array for name, array in state.best.items()}
-    save(folder / f"{stem}.safetensors", state.weights)
-    if extra:
-        save(folder / f"{stem}.state.safetensors", extra)
+    with ThreadPoolExecutor(1) as beside:  # hashed while they are written
+        weights_hash = beside.submit(fingerprint, state.weights)
+        extra_hash = beside.submit(fingerprint, extra) if extra else None
+        save(folder / f"{stem}.safetensors", state.weights)
+        if extra:
+            save(folder / f"{stem}.state.safetensors", extra)
     about: dict[str, Any] = {
         "round": state.round,
         "identity": identity,
-        "weights": fingerprint(state.weights),
+        "weights": weights_hash.result(),
         "tail_count": state.tail.count,
-        "state": fingerprint(extra) if extra else None,
+        "state": extra_hash.result() if extra_hash else None,
         "validation": state.validation,
         "contributors": state.contributors,
         "data": state.data,

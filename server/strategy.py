@@ -64,6 +64,11 @@ class CrossCenter(Strategy):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """The combined change of the weights, and the number of sites in it; (None, None) where nobody trained."""
+        change = self.combined(replies)
+        return (None, None) if change is None else (arrays_of(change), MetricRecord({"sites": len(self.reports)}))
+
+    def combined(self, replies: Iterable[Message]) -> Weights | None:
+        """The combined change of the weights, float64; None where nobody trained. `reports` says who did."""
         self.reports, self.bytes, updates = {}, {}, {}
         for site, content in self._contents(replies):
             try:
@@ -75,11 +80,9 @@ class CrossCenter(Strategy):
                 self.reports[site], self.bytes[site] = report, payload_bytes(content)
             except (SonofedError, KeyError) as error:
                 self.failures[site] = str(error)
-        if not updates:
-            return None, None
-        return arrays_of(self._combined(updates)), MetricRecord({"sites": len(updates)})
+        return self._of_updates(updates) if updates else None
 
-    def _combined(self, updates: Mapping[str, Update]) -> Weights:
+    def _of_updates(self, updates: Mapping[str, Update]) -> Weights:
         if self.privacy is None:
             return combine(self.strategy, updates)
         sites = len(self._asked)
@@ -207,9 +210,9 @@ class FlowerFederation:
         strategy.private = {site: order.private for site, order in orders.items() if order.private}
         messages = strategy.configure_train(round_number, arrays_of(weights), _by_site(orders), self.grid)
         replies = _exchange(self.grid, messages, seconds=self.experiment.deadlines.reply)
-        arrays, _ = strategy.aggregate_train(round_number, replies)
+        change = strategy.combined(replies)
         failures = self._failures(orders, strategy.reports)
-        return Trained(weights_of(arrays) if arrays else None, strategy.reports, failures, strategy.bytes)
+        return Trained(change, strategy.reports, failures, strategy.bytes)
 
     def evaluate(self, round_number: int, orders: Mapping[str, EvaluateOrder], weights: Weights) -> Evaluated:
         """One round of evaluation, waiting at most `deadlines.reply`."""

@@ -45,6 +45,19 @@ def test_large_and_many_tensors_travel_in_few_arrays() -> None:
     assert fingerprint(weights_of(record)) == fingerprint({**large, **many})
 
 
+@pytest.mark.parametrize("sides", [(), (5,), (2000, 1000)])
+def test_arrays_are_those_that_flower_makes_and_reads(sides: tuple[int, ...]) -> None:
+    record = arrays_of({"a": np.ones(sides), "empty": np.ones((0, 3)), "b": np.full(7, 2.0, np.float32)})
+    for array in record.values():
+        theirs = Array(array.numpy())
+        assert (theirs.dtype, theirs.shape, theirs.stype, theirs.data) == (
+            array.dtype,
+            array.shape,
+            array.stype,
+            array.data,
+        )
+
+
 def test_a_view_travels_as_what_it_shows() -> None:
     weights = {"view": np.arange(12.0).reshape(3, 4).T[::2]}
     assert np.array_equal(weights_of(arrays_of(weights))["view"], weights["view"])
@@ -53,6 +66,9 @@ def test_a_view_travels_as_what_it_shows() -> None:
 def torn() -> dict[str, ArrayRecord]:
     whole = dict(arrays_of({"a": np.ones((600, 1000), np.float64), "b": np.zeros((), np.float32)}))
     pieces = sorted(set(whole) - {"directory"})
+
+    def cut(array: Array, end: int) -> Array:
+        return replace(array, data=array.data[:-end])
 
     def directory(entries: object) -> ArrayRecord:
         content = json.dumps(entries).encode() if not isinstance(entries, bytes) else entries
@@ -73,6 +89,10 @@ def torn() -> dict[str, ArrayRecord]:
         "a shape of words": directory([["a", "<f8", ["x"]]]),
         "bytes torn": ArrayRecord({**whole, pieces[0]: Array("uint8", (9,), "numpy.ndarray", b"")}),
         "no array": ArrayRecord({**whole, pieces[0]: Array("uint8", (9,), "numpy.ndarray", b"PK\x03\x04")}),
+        "a piece cut short": ArrayRecord({**whole, pieces[0]: cut(whole[pieces[0]], 1)}),
+        "a piece of numbers": ArrayRecord({**whole, pieces[0]: Array(np.ones(5 << 17))}),
+        "a piece of rows": ArrayRecord({**whole, pieces[0]: Array(np.ones((5, 1 << 20), np.uint8))}),
+        "another way of writing": ArrayRecord({**whole, pieces[0]: replace(whole[pieces[0]], stype="pickle")}),
         "a header torn": ArrayRecord({**whole, pieces[0]: Array("uint8", (9,), "numpy.ndarray", b"\x93NUMPY")}),
     }
 
