@@ -63,20 +63,28 @@ class Update:
     @classmethod
     def sum(cls, updates: Sequence[Update]) -> Update:
         """All of them added in their order: the bits of `+`, in the memory of one."""
-        if len(updates) < 2:
-            return updates[0] if updates else cls.zero()
-        added = updates[0] + updates[1]
-        for update in updates[2:]:
-            _require_alike(added, update)
-            total = tensorwise(lambda array, more: np.add(array, more, out=array), added.total, update.total)
-            added = cls(total, added.weight + update.weight)
-        return added
+        some = [update for update in updates if update.total]
+        if len(some) < 2:
+            return some[0] if some else cls.zero()
+        for update in some[1:]:
+            _require_alike(some[0], update)
+        total = tensorwise(_added, *(update.total for update in some))
+        return cls(total, sum((update.weight for update in some), 0.0))
 
     def mean(self) -> Weights:
         """The weighted mean change, float64."""
         if not self.total:
             raise RunFailed("no site sent an update; see the failures above")
         return tensorwise(lambda array: array / self.weight, self.total)
+
+
+def _added(
+    first: NDArray[np.floating], second: NDArray[np.floating], *more: NDArray[np.floating]
+) -> NDArray[np.floating]:
+    total: NDArray[np.floating] = first + second
+    for each in more:
+        np.add(total, each, out=total)
+    return total
 
 
 def _require_alike(one: Update, other: Update) -> None:
@@ -89,8 +97,8 @@ def _require_alike(one: Update, other: Update) -> None:
 
 
 def difference(after: Weights, before: Weights) -> Weights:
-    """`after` − `before`, tensor by tensor, in their own precision."""
-    return tensorwise(lambda old, new: new - old, before, after)
+    """`after` − `before`, tensor by tensor, in their own precision, in the memory of `after`, which is spent."""
+    return tensorwise(lambda new, old: np.subtract(new, old, out=new), after, before)
 
 
 def apply_change(weights: Weights, change: Weights) -> Weights:

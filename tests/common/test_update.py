@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from common.errors import RunFailed
-from common.update import Update, Weights, apply_change, difference, norm
+from common.update import Update, Weights, apply_change, difference, fingerprint, norm
 
 SHAPES = {"trunk.weight": (3, 2), "trunk.bias": (3,), "scale": ()}
 numbers = st.floats(-1e3, 1e3, width=32)
@@ -101,3 +101,22 @@ def test_the_sum_has_the_bits_of_plus_and_leaves_its_parts_alone() -> None:
     assert all(np.array_equal(part.total["a"], kept) for part, kept in zip(parts, before, strict=True))
     with pytest.raises(RunFailed, match="differ in their tensors"):
         Update.sum([*parts, Update.of({"b": np.ones(2, np.float32)}, weight=1.0)])
+
+
+def test_a_sum_of_many_is_that_of_one_after_the_other_for_single_numbers_too() -> None:
+    rng = np.random.default_rng(3)
+    parts = [
+        Update.of({"scalar": np.array(rng.normal()), "row": rng.normal(size=9).astype(np.float32)}, weight=weight)
+        for weight in (3.0, 0.1, 7.7)
+    ]
+    whole, slow = Update.sum([Update.zero(), *parts]), parts[0] + parts[1] + parts[2]
+    assert fingerprint(whole.mean()) == fingerprint(slow.mean())
+    assert whole.weight == slow.weight
+    assert fingerprint(Update.sum([Update.zero(), parts[1]]).mean()) == fingerprint(parts[1].mean())
+
+
+def test_a_difference_is_made_in_the_memory_of_what_came_after() -> None:
+    after, before = {"a": np.arange(3.0), "b": np.array(2.0)}, {"a": np.ones(3), "b": np.array(0.5)}
+    change = difference(after, before)
+    assert change["a"] is after["a"]
+    assert [change["a"].tolist(), float(change["b"])] == [[-1.0, 0.0, 1.0], 1.5]
