@@ -81,7 +81,7 @@ class Update:
 def _added(
     first: NDArray[np.floating], second: NDArray[np.floating], *more: NDArray[np.floating]
 ) -> NDArray[np.floating]:
-    total: NDArray[np.floating] = first + second
+    total: NDArray[np.floating] = np.asarray(first + second)
     for each in more:
         np.add(total, each, out=total)
     return total
