@@ -113,7 +113,7 @@ def _train_plainly(site: Site, order: TrainOrder, weights: Weights) -> tuple[Tra
         proximal=proximal_of(order.strategy),
     )
     seconds = time.monotonic() - began
-    change = difference(get_weights(model), weights)
+    change = difference(get_weights(model), weights, spend=True)
     report = TrainReport(
         site=site.id,
         weight=float(len(rows)),

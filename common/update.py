@@ -96,9 +96,9 @@ def _require_alike(one: Update, other: Update) -> None:
             raise RunFailed(f"two updates differ in the shape of {name}; do all sites run the same release?")
 
 
-def difference(after: Weights, before: Weights) -> Weights:
-    """`after` − `before`, tensor by tensor, in their own precision, in the memory of `after`, which is spent."""
-    return tensorwise(lambda new, old: np.subtract(new, old, out=new), after, before)
+def difference(after: Weights, before: Weights, *, spend: bool = False) -> Weights:
+    """`after` − `before`, tensor by tensor, in their own precision; with `spend`, in the memory of `after`."""
+    return tensorwise(lambda new, old: np.subtract(new, old, out=new if spend else None), after, before)
 
 
 def apply_change(weights: Weights, change: Weights) -> Weights:

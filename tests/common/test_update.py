@@ -115,8 +115,11 @@ def test_a_sum_of_many_is_that_of_one_after_the_other_for_single_numbers_too() -
     assert fingerprint(Update.sum([Update.zero(), parts[1]]).mean()) == fingerprint(parts[1].mean())
 
 
-def test_a_difference_is_made_in_the_memory_of_what_came_after() -> None:
+@pytest.mark.parametrize("spend", [False, True])
+def test_a_difference_takes_the_memory_of_what_came_after_where_that_is_asked_alone(spend: bool) -> None:
     after, before = {"a": np.arange(3.0), "b": np.array(2.0)}, {"a": np.ones(3), "b": np.array(0.5)}
-    change = difference(after, before)
-    assert change["a"] is after["a"]
+    change = difference(after, before, spend=spend)
+    assert (change["a"] is after["a"]) == spend
     assert [change["a"].tolist(), float(change["b"])] == [[-1.0, 0.0, 1.0], 1.5]
+    assert after["a"].tolist() == ([-1.0, 0.0, 1.0] if spend else [0.0, 1.0, 2.0])
+    assert before["a"].tolist() == [1.0, 1.0, 1.0]
