@@ -23,16 +23,14 @@ static void turn(const bf16 *restrict flat, size_t chunk, bf16 *restrict low, bf
     }
 }
 
-static void turn_images(
-    const bf16 *dy, size_t count, Plane plane, size_t outputs, bf16 *restrict flat, bf16 *restrict to)
+static void turn_images(const bf16 *dy, size_t count, Maps maps, Plane plane, bf16 *restrict flat, bf16 *restrict to)
 {
-    for (size_t block = 0; block < outputs / LANES; block++) {
+    for (size_t block = 0; block < maps.channels / LANES; block++) {
         bf16 *low = to + 2 * block * plane.length * TILE, *high = low + plane.length * TILE;
         size_t chunk = 0, position = 0;
         for (size_t n = 0; n < count; n++)
             for (size_t row = 0; row <= plane.rows; row++) {
-                const bf16 *image = dy + n * plane.rows * plane.columns * outputs + block * LANES;
-                Source from = source_of(image, plane.rows, plane.columns, outputs, 1, 0);
+                Source from = source_of(dy + n * values_of(maps) + block * LANES, maps, 0);
                 copy_row(from, row, plane.columns, flat + position * LANES);
                 position += plane.columns + 1;
                 for (; (chunk + 1) * LANES <= position; chunk++)
@@ -62,12 +60,9 @@ static void pair_images(
 {
     memset(flat, 0, plane.lead * LANES * sizeof *flat);
     size_t position = plane.lead, paired = 0, paired_odd = 0;
-    for (size_t n = 0; n < count; n++, from.values += from.height * from.width * from.channels)
+    for (size_t n = 0; n < count; n++, from.values += values_of(from.maps))
         for (size_t row = 0; row <= plane.rows; row++) {
-            if (row < plane.rows)
-                copy_row(from, row, plane.columns, flat + position * LANES);
-            else
-                memset(flat + position * LANES, 0, (plane.columns + 1) * LANES * sizeof *flat);
+            copy_row(from, row, plane.columns, flat + position * LANES);
             position += plane.columns + 1;
             pair_up(flat, paired, position / 2, plane.length, even);
             pair_up(flat + LANES, paired_odd, (position - 1) / 2, plane.length, odd);
@@ -111,7 +106,7 @@ static void add_up(
     _tile_stored(3, under + TILE, line * sizeof *to);
 }
 
-/* The images are cut into `parts` of which each has its own sums, and the channels into `slices`. */
+/* The images are cut into `parts`, of which each has its own sums, and the blocks of channels into `slices`. */
 typedef struct {
     size_t parts, slices;
 } Cut;
@@ -124,6 +119,53 @@ static Cut cut_of(Shape2d s, size_t values)
     return (Cut){least(parts, s.images), least(TASKS / parts, s.channels / LANES)};
 }
 
+/* Slopes and values of which products are summed, and what taps read in the values' planes. */
+typedef struct {
+    Maps slopes, values;
+    Plane plane;
+    size_t planes;
+    Taps taps;
+} Work;
+
+/* What a thread copies to: turned slopes, paired values, and rows on their way to either. */
+typedef struct {
+    bf16 *turned, *paired, *flat;
+} Room;
+
+/* Blocks of channels from `first` up to `last`. */
+typedef struct {
+    size_t first, last;
+} Slice;
+
+static void copy_both(const Work *work, const bf16 *dy, const bf16 *x, size_t count, Slice slice, Room room)
+{
+    size_t one = work->plane.length * LANES;
+    turn_images(dy, count, work->slopes, work->plane, room.flat, room.turned);
+    for (size_t i = 0; i < (slice.last - slice.first) * work->planes; i++) {
+        const bf16 *block = x + (slice.first + i / work->planes) * LANES;
+        bf16 *even = room.paired + 2 * i * one;
+        pair_images(
+            source_of(block, work->values, i % work->planes), count, work->plane, room.flat, even, even + one);
+    }
+}
+
+/* Σ over `count` copied images, onto (or in place of) what is at `to`. */
+static void add_images(const Work *work, size_t count, Slice slice, Room room, int onto, float *to)
+{
+    size_t length = work->plane.length, channels = work->values.channels, taps = work->taps.count;
+    size_t chunks = over(count * work->plane.image, LANES);
+    for (size_t block = slice.first; block < slice.last; block++)
+        for (size_t output = 0; output < work->slopes.channels; output += LANES)
+            for (size_t i = 0; i < taps; i++) {
+                Tap tap = work->taps.list[i];
+                size_t at = work->plane.lead + (size_t)tap.shift;
+                size_t pairs = 2 * ((block - slice.first) * work->planes + tap.plane) + at % 2;
+                add_up(
+                    room.turned + output * length, room.paired + (pairs * length + at / 2) * LANES, chunks, length,
+                    onto, to + (output * taps + i) * channels + block * LANES, taps * channels);
+            }
+}
+
 /* dw (outputs, side, side, channels), float32. Returns 0, or 1 without memory. */
 int sonofed_convolve_weights(
     const bf16 *dy, const bf16 *x, size_t images, size_t height, size_t width, size_t channels, size_t outputs,
@@ -134,7 +176,8 @@ int sonofed_convolve_weights(
     Cut cut = cut_of(s, values);
     size_t fits = POSITIONS / plane_of(s, 1).image, at_once = least(fits ? fits : 1, over(images, cut.parts));
     Plane plane = plane_of(s, at_once);
-    Taps taps = taps_of(s, plane);
+    Maps slopes = {plane.rows, plane.columns, outputs, 1};
+    Work work = {slopes, {height, width, channels, stride}, plane, planes, taps_of(s, plane)};
     size_t blocks = channels / LANES, widest = over(blocks, cut.slices), one = plane.length * LANES;
     size_t turned = plane.length * outputs, paired = 2 * one * planes * widest, scratch = turned + paired + one + LANES;
     bf16 *scratches = room_for(scratch * (size_t)threads);
@@ -148,32 +191,17 @@ int sonofed_convolve_weights(
 #pragma omp parallel num_threads(threads)
     {
         set_tiles(TILE);
-        bf16 *of_y = scratches + scratch * (size_t)omp_get_thread_num(), *of_x = of_y + turned, *flat = of_x + paired;
+        bf16 *own = scratches + scratch * (size_t)omp_get_thread_num();
+        Room room = {own, own + turned, own + turned + paired};
 #pragma omp for schedule(dynamic, 1)
         for (size_t task = 0; task < cut.parts * cut.slices; task++) {
-            size_t part = task / cut.slices, slice = task % cut.slices;
-            size_t first = blocks * slice / cut.slices, last = blocks * (slice + 1) / cut.slices;
+            size_t part = task / cut.slices, i = task % cut.slices;
             size_t begin = images * part / cut.parts, end = images * (part + 1) / cut.parts;
+            Slice slice = {blocks * i / cut.slices, blocks * (i + 1) / cut.slices};
             for (size_t n = begin; n < end; n += at_once) {
-                size_t count = least(at_once, end - n), chunks = over(count * plane.image, LANES);
-                turn_images(dy + n * plane.rows * plane.columns * outputs, count, plane, outputs, flat, of_y);
-                for (size_t i = 0; i < (last - first) * planes; i++) {
-                    const bf16 *image = x + n * height * width * channels + (first + i / planes) * LANES;
-                    bf16 *even = of_x + 2 * i * one;
-                    pair_images(
-                        source_of(image, height, width, channels, stride, i % planes), count, plane, flat, even,
-                        even + one);
-                }
-                for (size_t block = first; block < last; block++)
-                    for (size_t output = 0; output < outputs; output += LANES)
-                        for (size_t tap = 0; tap < taps.count; tap++) {
-                            size_t at = plane.lead + (size_t)taps.list[tap].shift;
-                            size_t i = 2 * ((block - first) * planes + taps.list[tap].plane) + at % 2;
-                            float *to = sums + part * values + (output * taps.count + tap) * channels + block * LANES;
-                            add_up(
-                                of_y + output * plane.length, of_x + i * one + at / 2 * LANES, chunks, plane.length,
-                                n > begin, to, taps.count * channels);
-                        }
+                size_t count = least(at_once, end - n);
+                copy_both(&work, dy + n * values_of(slopes), x + n * values_of(work.values), count, slice, room);
+                add_images(&work, count, slice, room, n > begin, sums + part * values);
             }
         }
         _tile_release();

@@ -37,33 +37,27 @@ static Taps readers_of(Shape2d s, Plane plane, size_t a, size_t b)
     return taps;
 }
 
-/* The n-th image's place in a plane; what lies before the first and behind it is made zero. */
+/* The n-th image's place in a plane; what lies before the first is made zero. */
 static void copy_image(Source from, Plane plane, size_t n, bf16 *restrict to)
 {
     if (n == 0)
         memset(to, 0, plane.lead * LANES * sizeof *to);
     bf16 *at = to + (plane.lead + n * plane.image) * LANES;
-    for (size_t row = 0; row < plane.rows; row++, at += (plane.columns + 1) * LANES)
+    for (size_t row = 0; row <= plane.rows; row++, at += (plane.columns + 1) * LANES)
         copy_row(from, row, plane.columns, at);
-    memset(at, 0, (plane.columns + 1) * LANES * sizeof *at);
 }
 
-/* Images from `begin` on, as (channels / LANES, planes, length, LANES). */
-static void copy_images(
-    const bf16 *x, size_t begin, size_t end, size_t height, size_t width, size_t channels, size_t stride,
-    size_t planes, Plane plane, bf16 *restrict to)
+/* `count` images from `x` on, as (channels / LANES, planes, length, LANES). */
+static void copy_images(const bf16 *x, size_t count, Maps maps, size_t planes, Plane plane, bf16 *restrict to)
 {
-    for (size_t n = begin; n < end; n++)
-        for (size_t block = 0; block < channels / LANES; block++)
-            for (size_t p = 0; p < planes; p++) {
-                const bf16 *image = x + n * height * width * channels + block * LANES;
-                bf16 *into = to + (block * planes + p) * plane.length * LANES;
-                copy_image(source_of(image, height, width, channels, stride, p), plane, n - begin, into);
-            }
-    for (size_t i = 0; i < channels / LANES * planes; i++) {
-        size_t used = plane.lead + (end - begin) * plane.image;
+    size_t blocks = maps.channels / LANES, used = plane.lead + count * plane.image;
+    for (size_t n = 0; n < count; n++, x += values_of(maps))
+        for (size_t i = 0; i < blocks * planes; i++) {
+            Source from = source_of(x + i / planes * LANES, maps, i % planes);
+            copy_image(from, plane, n, to + i * plane.length * LANES);
+        }
+    for (size_t i = 0; i < blocks * planes; i++)
         memset(to + (i * plane.length + used) * LANES, 0, (plane.length - used) * LANES * sizeof *to);
-    }
 }
 
 /* Weights (outputs, taps, channels) as two tiles of 16 pairs of summed values by 16 results for each block of LANES
@@ -143,18 +137,19 @@ static void multiply(const Way *way, const bf16 *values, const bf16 *panel, floa
     _tile_stored(3, sums + under + TILE, 128);
 }
 
-/* Where LANES results of an image are written: every `stride`-th position from (a, b). */
+/* Where LANES results of an image are written, from position (a, b) on. */
 typedef struct {
     bf16 *values;
-    size_t height, width, channels, stride, a, b;
+    Maps maps;
+    size_t a, b;
 } Target;
 
 static inline void place(Target to, size_t row, size_t column, const float *sums)
 {
-    row = row * to.stride + to.a;
-    column = column * to.stride + to.b;
-    if (row < to.height && column < to.width)
-        _mm512_storeu_si512(to.values + (row * to.width + column) * to.channels, narrowed(sums));
+    row = row * to.maps.stride + to.a;
+    column = column * to.maps.stride + to.b;
+    if (row < to.maps.height && column < to.maps.width)
+        _mm512_storeu_si512(to.values + (row * to.maps.width + column) * to.maps.channels, narrowed(sums));
 }
 
 /* Positions that tiles take in one go: an image's, or, where that leaves tiles half empty, all images' of a copy. */
@@ -175,12 +170,12 @@ static void sum_images(const Way *way, Plane plane, size_t count, const bf16 *va
 {
     float sums[2 * TILE * LANES] __attribute__((aligned(64)));
     size_t run = in_a_run(plane), line = plane.columns + 1, step = 2 * way->rows;
-    size_t of_image = to.height * to.width * to.channels, runs = count;
+    size_t runs = count;
     if (run >= plane.image) {
         run = count * plane.image - line - 1;
         runs = 1;
     }
-    for (size_t n = 0; n < runs; n++, to.values += of_image) {
+    for (size_t n = 0; n < runs; n++, to.values += values_of(to.maps)) {
         Target here = to;
         size_t row = 0, column = 0;
         for (size_t position = 0; position < run; position += step) {
@@ -193,7 +188,7 @@ static void sum_images(const Way *way, Plane plane, size_t count, const bf16 *va
                 column = 0;
                 if (++row > plane.rows) {
                     row = 0;
-                    here.values += of_image;
+                    here.values += values_of(to.maps);
                 }
             }
         }
@@ -204,11 +199,12 @@ static void sum_images(const Way *way, Plane plane, size_t count, const bf16 *va
 static int convolve(const bf16 *from, const float *weights, Shape2d s, int back, int threads, bf16 *to)
 {
     size_t all_taps = s.side * s.side, strides = s.side > 1 ? s.stride * s.stride : 1;
-    size_t planes = back ? 1 : strides, targets = back ? s.stride * s.stride : 1, step = back ? 1 : s.stride;
-    size_t summed = back ? s.outputs : s.channels, results = back ? s.channels : s.outputs;
-    size_t at_once = images_at_once(s, planes, summed, threads);
+    size_t planes = back ? 1 : strides, targets = back ? s.stride * s.stride : 1;
+    size_t at_once = images_at_once(s, planes, back ? s.outputs : s.channels, threads);
     Plane plane = plane_of(s, at_once);
-    size_t height = back ? plane.rows : s.height, width = back ? plane.columns : s.width;
+    Maps wide = {s.height, s.width, s.channels, s.stride}, narrow = {plane.rows, plane.columns, s.outputs, 1};
+    Maps source = back ? narrow : wide, target = back ? wide : narrow;
+    size_t summed = source.channels, results = target.channels;
     size_t rows = rows_of_tiles(plane), panel = all_taps * summed * LANES;
     size_t copy = planes * plane.length * summed, groups = over(s.images, at_once);
     Way ways[4];
@@ -230,19 +226,12 @@ static int convolve(const bf16 *from, const float *weights, Shape2d s, int back,
 #pragma omp for schedule(dynamic, 1)
         for (size_t group = 0; group < groups; group++) {
             size_t begin = group * at_once, end = least(begin + at_once, s.images);
-            copy_images(from, begin, end, height, width, summed, step, planes, plane, own);
+            copy_images(from + begin * values_of(source), end - begin, source, planes, plane, own);
             for (size_t first = 0; first < results; first += LANES)
                 for (size_t i = 0; i < targets; i++) {
-                    Target target = {
-                        to + begin * s.height * s.width * s.channels + first, s.height, s.width, s.channels, s.stride,
-                        i / s.stride, i % s.stride,
-                    };
-                    if (!back)
-                        target = (Target){
-                            to + begin * plane.rows * plane.columns * s.outputs + first, plane.rows, plane.columns,
-                            s.outputs, 1, 0, 0,
-                        };
-                    sum_images(&ways[i], plane, end - begin, own, panels + first / LANES * panel, target);
+                    bf16 *at = to + begin * values_of(target) + first;
+                    Target here = {at, target, i / target.stride, i % target.stride};
+                    sum_images(&ways[i], plane, end - begin, own, panels + first / LANES * panel, here);
                 }
         }
         _tile_release();

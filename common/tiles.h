@@ -92,27 +92,38 @@ static inline void set_tiles(size_t rows)
     _tile_loadconfig(&config);
 }
 
-/* Where LANES channels of an image's rows are read for a plane: every `stride`-th position from (a, b). */
+/* Maps (images, height, width, channels) of which every `stride`-th position lies in one plane. */
+typedef struct {
+    size_t height, width, channels, stride;
+} Maps;
+
+static inline size_t values_of(Maps maps)
+{
+    return maps.height * maps.width * maps.channels;
+}
+
+/* Where LANES channels of an image are read for a plane, from position (a, b) on. */
 typedef struct {
     const bf16 *values;
-    size_t height, width, channels, stride, a, b;
+    Maps maps;
+    size_t a, b;
 } Source;
 
-/* One row of a plane and the zero behind it. */
+/* One row of a plane and the zero behind it; a row past the last is all zeros. */
 static inline void copy_row(Source from, size_t row, size_t columns, bf16 *restrict to)
 {
-    size_t at = row * from.stride + from.a;
-    const bf16 *restrict line = from.values + (at * from.width + from.b) * from.channels;
-    size_t there = at < from.height ? over(from.width - from.b, from.stride) : 0;
+    Maps maps = from.maps;
+    size_t at = row * maps.stride + from.a, there = at < maps.height ? over(maps.width - from.b, maps.stride) : 0;
+    const bf16 *restrict line = from.values + (at * maps.width + from.b) * maps.channels;
     for (size_t column = 0; column < there; column++)
-        _mm512_store_si512(to + column * LANES, _mm512_loadu_si512(line + column * from.stride * from.channels));
+        _mm512_store_si512(to + column * LANES, _mm512_loadu_si512(line + column * maps.stride * maps.channels));
     for (size_t column = there; column <= columns; column++)
         _mm512_store_si512(to + column * LANES, _mm512_setzero_si512());
 }
 
-static inline Source source_of(const bf16 *image, size_t height, size_t width, size_t channels, size_t stride, size_t plane)
+static inline Source source_of(const bf16 *image, Maps maps, size_t plane)
 {
-    return (Source){image, height, width, channels, stride, plane / stride, plane % stride};
+    return (Source){image, maps, plane / maps.stride, plane % maps.stride};
 }
 
 /* 16 × 16 numbers of 32 bits, rows for columns. */

@@ -1,5 +1,5 @@
-/* Gradients of several units in bf16, (units, values): their squared norms, and the sum of clipped ones, each in one pass
- * through memory instead of by way of a copy in float32; see client/joint_gradients.py.
+/* Gradients of several units in bf16, (units, values): their squared norms, and the sum of clipped ones, each in one
+ * pass through memory instead of by way of a copy in float32; see client/joint_gradients.py.
  *
  * Squares are added in float32 over 1,024 values at most, then in float64, and units in their order: any number of
  * threads gives the same bits.

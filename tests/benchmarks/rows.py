@@ -33,7 +33,7 @@ def interleave(
     """Units per second of both sides, the median over `rounds` turns taken alternately after `warm` ones not counted.
 
     A side returns how many units (images, say) its turn made. Each turn begins after `rest` seconds of nothing: a host
-    that has been worked for some seconds may give two threads no more than one core, and then not to both sides alike.
+    that shares its cores is slow for tenths of seconds at a time, and turns set apart are less often slow together.
     """
     rates: tuple[list[float], list[float]] = ([], [])
     for turn in range(warm + rounds):
