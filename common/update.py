@@ -20,6 +20,8 @@ from common.errors import RunFailed
 Weights = dict[str, NDArray[np.floating]]
 """A model's floating-point tensors by name: parameters, and buffers such as running statistics."""
 
+_BLOCK = 2**16  # values, 512 KiB in float64: a part of a core's own cache
+
 
 def fingerprint(weights: Weights) -> str:
     """SHA-256 over names, shapes, types and bits: equal exactly where the weights are equal bit for bit."""
@@ -33,66 +35,64 @@ def fingerprint(weights: Weights) -> str:
 
 @dataclass(frozen=True)
 class Update:
-    """A change of the weights, already multiplied by `weight`;
-    float64, so that the order of few sites costs no digits.
-    """
+    """Changes of the weights and how often each counts; `+` puts them side by side, `mean` adds and divides, once."""
 
-    total: Weights
-    weight: float
+    parts: tuple[tuple[Weights, float], ...] = ()
 
     @classmethod
     def zero(cls) -> Update:
         """The neutral element of `+`."""
-        return cls({}, 0.0)
+        return cls()
 
     @classmethod
     def of(cls, delta: Weights, *, weight: float) -> Update:
         """One site's change `delta`, which counts `weight` times (its number of training images)."""
         if not weight > 0:
             raise RunFailed(f"an update of weight {weight} cannot count; a site must train on at least one image")
-        return cls(tensorwise(lambda array: _times(array, weight), delta), weight)
+        return cls(((delta, weight),))
+
+    @property
+    def weight(self) -> float:
+        """How often all of it counts."""
+        return sum((weight for _, weight in self.parts), 0.0)
 
     def __add__(self, other: Update) -> Update:
-        if not self.total:
-            return other
-        if not other.total:
-            return self
-        _require_alike(self, other)
-        return Update(tensorwise(np.add, self.total, other.total), self.weight + other.weight)
-
-    @classmethod
-    def sum(cls, updates: Sequence[Update]) -> Update:
-        """All of them added in their order: the bits of `+`, in the memory of one."""
-        some = [update for update in updates if update.total]
-        if len(some) < 2:
-            return some[0] if some else cls.zero()
-        for update in some[1:]:
-            _require_alike(some[0], update)
-        total = tensorwise(_added, *(update.total for update in some))
-        return cls(total, sum((update.weight for update in some), 0.0))
+        if self.parts and other.parts:
+            _require_alike(self.parts[0][0], other.parts[0][0])
+        return Update(self.parts + other.parts)
 
     def mean(self) -> Weights:
-        """The weighted mean change, float64."""
-        if not self.total:
+        """The weighted mean change, float64, so that the order of few sites costs no digits."""
+        if not self.parts:
             raise RunFailed("no site sent an update; see the failures above")
-        return tensorwise(lambda array: array / self.weight, self.total)
+        changes, weights = [delta for delta, _ in self.parts], [weight for _, weight in self.parts]
+        return tensorwise(lambda *arrays: _mean(arrays, weights), *changes)
 
 
-def _added(
-    first: NDArray[np.floating], second: NDArray[np.floating], *more: NDArray[np.floating]
-) -> NDArray[np.floating]:
-    total: NDArray[np.floating] = np.asarray(first + second)
-    for each in more:
-        np.add(total, each, out=total)
-    return total
+def _mean(arrays: Sequence[NDArray[np.floating]], weights: Sequence[float]) -> NDArray[np.float64]:
+    """Σ weight · array / Σ weight, a block at a time: in one pass through memory, with the bits of whole arrays."""
+    mean = np.empty(arrays[0].shape)
+    flat, product, every = mean.reshape(-1), np.empty(min(mean.size, _BLOCK)), sum(weights, 0.0)
+    rows = [np.ascontiguousarray(array).reshape(-1) for array in arrays]
+    for begin in range(0, flat.size, _BLOCK):
+        block = flat[begin : begin + _BLOCK]
+        block[...] = rows[0][begin : begin + _BLOCK]
+        block *= weights[0]
+        for row, weight in zip(rows[1:], weights[1:], strict=True):
+            term = product[: len(block)]
+            term[...] = row[begin : begin + _BLOCK]
+            term *= weight
+            block += term
+        block /= every
+    return mean
 
 
-def _require_alike(one: Update, other: Update) -> None:
-    if one.total.keys() != other.total.keys():
-        strange = sorted(one.total.keys() ^ other.total.keys())
+def _require_alike(one: Weights, other: Weights) -> None:
+    if one.keys() != other.keys():
+        strange = sorted(one.keys() ^ other.keys())
         raise RunFailed(f"two updates differ in their tensors, {strange[0]} first; do all sites run the same release?")
-    for name, array in one.total.items():
-        if array.shape != other.total[name].shape:
+    for name, array in one.items():
+        if array.shape != other[name].shape:
             raise RunFailed(f"two updates differ in the shape of {name}; do all sites run the same release?")
 
 
@@ -117,8 +117,15 @@ def apply_change(weights: Weights, change: Weights) -> Weights:
 def check_finite(change: Weights) -> None:
     """Raise RunFailed where a tensor holds NaN or infinity: one such update would spoil every site's model."""
     for name, array in change.items():
-        if not np.isfinite(array).all():
+        if not _all_finite(array):
             raise RunFailed(f"its update is not finite ({name}); lower the learning rate, or look at the site's images")
+
+
+def _all_finite(array: NDArray[np.floating]) -> bool:
+    """A finite sum of squares has no other terms; where it is not, it may have overflowed, and each value is asked."""
+    flat = np.ascontiguousarray(array).reshape(-1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(np.dot(flat, flat))) or bool(np.isfinite(array).all())
 
 
 def norm(change: Weights) -> float:
@@ -128,12 +135,6 @@ def norm(change: Weights) -> float:
 
 def _square(array: NDArray[np.float64]) -> float:
     return float(np.vdot(array, array))
-
-
-def _times(array: NDArray[np.floating], weight: float) -> NDArray[np.floating]:
-    exact = array.astype(np.float64)
-    exact *= weight
-    return exact
 
 
 def tensorwise(function: Callable[..., NDArray[np.floating]], first: Weights, *others: Weights) -> Weights:

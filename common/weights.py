@@ -16,13 +16,19 @@ from common.files import write_atomic
 from common.update import Weights, fingerprint, tensorwise
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 
 def get_weights(module: nn.Module) -> Weights:
     """Copies of every floating-point tensor of the state, by name; counters (integers) stay behind."""
     state = module.state_dict()
-    return {name: t.detach().cpu().numpy().copy() for name, t in state.items() if t.is_floating_point()}
+    return {name: _copy(t).numpy() for name, t in state.items() if t.is_floating_point()}
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    import torch
+
+    return tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
 
 
 def set_weights(module: nn.Module, weights: Weights) -> None:

@@ -19,4 +19,4 @@ def combine(strategy: FedAvg | FedProx, updates: Mapping[str, Update]) -> Weight
     """
     match strategy:
         case FedAvg() | FedProx():
-            return Update.sum([updates[site] for site in sorted(updates)]).mean()
+            return sum((updates[site] for site in sorted(updates)), Update.zero()).mean()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from common.errors import RunFailed
-from common.update import Update, Weights, apply_change, difference, fingerprint, norm
+from common.update import Update, Weights, apply_change, check_finite, difference, fingerprint, norm
 
 SHAPES = {"trunk.weight": (3, 2), "trunk.bias": (3,), "scale": ()}
 numbers = st.floats(-1e3, 1e3, width=32)
@@ -23,9 +23,10 @@ updates = st.builds(lambda delta, weight: Update.of(delta, weight=weight), weigh
 
 def assert_close(a: Update, b: Update) -> None:
     assert a.weight == pytest.approx(b.weight, rel=1e-12)
-    assert a.total.keys() == b.total.keys()
-    for name in a.total:
-        np.testing.assert_allclose(a.total[name], b.total[name], rtol=1e-9, atol=1e-6)
+    one, other = a.mean(), b.mean()
+    assert one.keys() == other.keys()
+    for name in one:
+        np.testing.assert_allclose(one[name], other[name], rtol=1e-9, atol=1e-6)
 
 
 @given(updates, updates, updates)
@@ -90,29 +91,36 @@ def test_norm_is_that_of_the_flat_vector(change: Weights) -> None:
     assert norm(change) == pytest.approx(float(np.linalg.norm(flat)), rel=1e-12)
 
 
-def test_the_sum_has_the_bits_of_plus_and_leaves_its_parts_alone() -> None:
-    rng = np.random.default_rng(0)
-    parts = [Update.of({"a": rng.normal(size=(3, 4)).astype(np.float32)}, weight=w) for w in (1.0, 2.5, 7.0, 3.0)]
-    before = [part.total["a"].copy() for part in parts]
-    plain = parts[0] + parts[1] + parts[2] + parts[3]
-    found = Update.sum(parts)
-    assert found.weight == plain.weight
-    assert np.array_equal(found.total["a"], plain.total["a"])
-    assert all(np.array_equal(part.total["a"], kept) for part, kept in zip(parts, before, strict=True))
-    with pytest.raises(RunFailed, match="differ in their tensors"):
-        Update.sum([*parts, Update.of({"b": np.ones(2, np.float32)}, weight=1.0)])
+@pytest.mark.parametrize("sites", [1, 2, 5])
+def test_the_mean_has_the_bits_of_whole_arrays_one_after_the_other(sites: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks that do not divide the tensors, single numbers, nothing at all; what was sent stays as it was."""
+    monkeypatch.setattr("common.update._BLOCK", 64)
+    rng = np.random.default_rng(sites)
+    shapes = {"filter": (5, 13, 3, 3), "row": (9,), "scalar": (), "none": (0, 4), "block": (64,)}
+    sent = [{name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()} for _ in range(sites)]
+    for delta in sent:
+        delta["filter"] = np.asfortranarray(delta["filter"])
+    before = [fingerprint(delta) for delta in sent]
+    weights = [float(weight) for weight in rng.uniform(0.1, 90, sites)]
+    mean = sum((Update.of(delta, weight=w) for delta, w in zip(sent, weights, strict=True)), Update.zero()).mean()
+    for name in shapes:
+        total = sent[0][name].astype(np.float64) * weights[0]
+        for delta, weight in zip(sent[1:], weights[1:], strict=True):
+            total = total + delta[name].astype(np.float64) * weight
+        assert np.array_equal(mean[name], total / sum(weights, 0.0))
+    assert [fingerprint(delta) for delta in sent] == before
 
 
-def test_a_sum_of_many_is_that_of_one_after_the_other_for_single_numbers_too() -> None:
-    rng = np.random.default_rng(3)
-    parts = [
-        Update.of({"scalar": np.array(rng.normal()), "row": rng.normal(size=9).astype(np.float32)}, weight=weight)
-        for weight in (3.0, 0.1, 7.7)
-    ]
-    whole, slow = Update.sum([Update.zero(), *parts]), parts[0] + parts[1] + parts[2]
-    assert fingerprint(whole.mean()) == fingerprint(slow.mean())
-    assert whole.weight == slow.weight
-    assert fingerprint(Update.sum([Update.zero(), parts[1]]).mean()) == fingerprint(parts[1].mean())
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_what_is_not_finite_is_named_and_what_is_merely_huge_is_not(kind: type[np.floating]) -> None:
+    huge = {"small": np.ones(3, kind), "huge": np.full((40, 50), np.finfo(kind).max, kind), "none": np.empty(0, kind)}
+    check_finite(huge)
+    for value in (np.nan, np.inf, -np.inf):
+        for place in (0, 1999):
+            spoiled = huge["huge"].copy()
+            spoiled.flat[place] = value
+            with pytest.raises(RunFailed, match=r"not finite \(huge\)"):
+                check_finite(huge | {"huge": spoiled})
 
 
 @pytest.mark.parametrize("spend", [False, True])
