@@ -10,7 +10,7 @@ import signal
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
@@ -72,8 +72,12 @@ def apart(prepare: Callable[[], Callable[[], int]]) -> Iterator[Callable[[], int
         os.killpg(group, signal.SIGSTOP)
         yield turn
     finally:
-        os.killpg(group, signal.SIGKILL)
+        with suppress(OSError):  # it may have died
+            os.killpg(group, signal.SIGCONT)
+            here.send("end")
         child.join(timeout=30)
+        with suppress(OSError):
+            os.killpg(group, signal.SIGKILL)
 
 
 def _serve(prepare: Callable[[], Callable[[], int]], asked: Connection) -> None:
