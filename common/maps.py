@@ -27,7 +27,7 @@ from torch.autograd.function import once_differentiable
 LANES = 32
 """Channels come in multiples of this (LANES in rows.h)."""
 _PLAIN, _FROM_VALUES, _FROM_RESULT = 0, 1, 2
-_RELEASE = 3
+_RELEASE = 4
 """What `sonofed_loops` must answer; another number once a function takes something else."""
 _NEEDED = ("avx512_f", "avx512_bw", "avx512_vl", "avx512_dq", "fma3")
 _TYPES = {"p": ctypes.c_void_p, "s": ctypes.c_size_t, "i": ctypes.c_int, "d": ctypes.c_double}
@@ -44,6 +44,7 @@ _ARGUMENTS = {
     "sonofed_tiles": "",
     "sonofed_squares": "pss i p",
     "sonofed_add_scaled": "pss p i p",
+    "sonofed_add_noise": "pps p ddd p",
 }
 """What each function of the loops takes: pointers, sizes, ints, doubles."""
 

@@ -5,6 +5,7 @@ and that no constant follows from who is there.
 from __future__ import annotations
 
 import copy
+import math
 import os
 from dataclasses import replace
 
@@ -25,6 +26,7 @@ from client.private_training import PrivateData, private_steps, sample, training
 from common.config import Augmentation, ImagePrivacy, Model, PatientPrivacy, Sgd, Training
 from common.entropy import Entropy
 from common.errors import BadInput
+from common.maps import compiled, run
 from common.model import AttentionNet, build_model
 from common.privacy import Mechanism, mechanism_of
 
@@ -275,6 +277,40 @@ def test_every_value_gets_noise_of_its_own_around_its_sum(layout: torch.memory_f
     assert abs(shared) < 0.01
     assert len(set(last.tolist())) == 7
     assert float((2 * last / 2.0**-19).frac().abs().max()) == 0
+
+
+@pytest.mark.parametrize("values", [1, 2, 31, 32, 33, 1000, 131_072 + 77])
+def test_noise_from_the_loop_is_that_of_numpy(values: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the same coins, but for the last bits of a logarithm and an angle: here and there the next point."""
+    if compiled() is None:
+        pytest.skip("the compiled loops are not built here")
+    sums = torch.linspace(-3, 3, values + 1)
+    total, grid = ClippedSum([sums[1:], torch.ones(5)], sensitivity=0.7), 2.0 ** (-1 - 18) / 3
+    found = noisy_mean(total, noise_multiplier=1.1, divisor=3.0, entropy=Entropy(insecure_demo=values))
+    monkeypatch.setattr("client.private_gradients.compiled", lambda: None)
+    slow = noisy_mean(total, noise_multiplier=1.1, divisor=3.0, entropy=Entropy(insecure_demo=values))
+    for one, other in zip(found, slow, strict=True):
+        steps = ((one.double() - other.double()) / grid).abs()
+        assert float(steps.max()) <= 2.01
+        assert float((steps > 0.01).double().mean()) < 0.2
+
+
+def test_noise_from_the_loop_is_normal_to_its_tails() -> None:
+    """Against the distribution itself, through its quantiles, and where u is least and most."""
+    from scipy.stats import kstest
+
+    if compiled() is None:
+        pytest.skip("the compiled loops are not built here")
+    drawn = noisy_mean(
+        ClippedSum([torch.zeros(1_000_003)], sensitivity=1.0), noise_multiplier=1.0, divisor=1.0, entropy=Entropy()
+    )[0]
+    assert kstest(drawn.double().numpy(), "norm").pvalue > 1e-6
+    assert 4.2 < float(drawn.abs().max()) < 7
+    words, turns = torch.tensor([0, -1, -(2**63)]), torch.tensor([0, 0, -(2**31)], dtype=torch.int32)
+    ends = torch.empty(6)
+    run("sonofed_add_noise", words, turns, 6, torch.zeros(6), 1.0, 2.0**-18, 1.0, ends)
+    expected = [math.sqrt(54 * 2 * math.log(2)), 0, -math.sqrt(2 * math.log(2)), 0, 0, 0]
+    assert ends.tolist() == pytest.approx(expected, abs=1e-5)
 
 
 def test_entropy_is_normal_and_new_each_time() -> None:
