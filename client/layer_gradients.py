@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from common.convolution import Conv
 from common.patches import unfold_patches
 
 Places = Callable[[Tensor, torch.dtype], Tensor]
@@ -20,6 +21,8 @@ Spans = Sequence[Sequence[slice]]
 """Each unit's images in a layer's batch: one slice for each view in which the layer sees them."""
 _FEW = {torch.bfloat16: 640, torch.float32: 64}
 """Up to so many positions of a unit, one product of patches is quicker than oneDNN's gradient of the weight."""
+_SMALL = 1 << 20
+"""Up to so many values, the matrix unit's gradient of a weight is quicker than either: sums stay in the cache."""
 
 
 def write_gradients(layer: nn.Module, x: Tensor, dy: Tensor, spans: Spans, places: Places) -> None:
@@ -52,8 +55,13 @@ def _linear(layer: nn.Linear, x: Tensor, dy: Tensor, spans: Spans, places: Place
 
 
 def _convolution(layer: nn.Conv2d, x: Tensor, dy: Tensor, spans: Spans, places: Places) -> None:
-    """By a product or by oneDNN, as a unit's own number of images asks: never as its neighbours'."""
+    """On the matrix unit, by a product or by oneDNN, as the layer and a unit's own images ask: never its neighbours."""
     into = places(layer.weight, dy.dtype)
+    ends = _ends(spans)
+    rows = into.permute(0, 1, 3, 4, 2)
+    if ends and isinstance(layer, Conv) and _suits_unit(layer, x, dy) and rows.is_contiguous():
+        layer.write_gradients(x, dy, ends, rows)
+        return
     most = _FEW.get(dy.dtype, 0) // dy[0, 0].numel() if _suits_products(layer, dy) else 0
     few = [unit for unit, span in enumerate(spans) if sum(each.stop - each.start for each in span) <= most]
     if few:
@@ -66,6 +74,17 @@ def _convolution(layer: nn.Conv2d, x: Tensor, dy: Tensor, spans: Spans, places: 
             list(layer.dilation), False, [0, 0], layer.groups, [False, True, False],
         )  # fmt: skip
         into[unit] = found[1]
+
+
+def _ends(spans: Spans) -> list[int]:
+    """Where units that follow each other, each in one piece, begin and end; nothing for others."""
+    ends = [0, *(span[0].stop for span in spans)]
+    alone = all(len(span) == 1 and span[0].start == begin for span, begin in zip(spans, ends[:-1], strict=True))
+    return ends if alone else []
+
+
+def _suits_unit(layer: Conv, x: Tensor, dy: Tensor) -> bool:
+    return x.dtype == dy.dtype == torch.bfloat16 and layer.weight.numel() <= _SMALL and layer.takes(x)
 
 
 def _suits_products(layer: nn.Conv2d, dy: Tensor) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 __all__ = ["Conv", "replace_convolutions", "unit_is_there"]
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -40,7 +41,19 @@ class Conv(nn.Conv2d):
             y: Tensor = _OnTiles.apply(input.bfloat16(), weight, self.stride[0])
             return y
 
-    def _suits(self, x: Tensor, weight: Tensor) -> bool:
+    def write_gradients(self, x: Tensor, dy: Tensor, ends: Sequence[int], rows: Tensor) -> None:
+        """Each unit's gradient by the weight, as (U, O, K, K, C) in `rows`; unit u has images ends[u] to ends[u + 1].
+
+        In bf16, where `takes(x)`. A unit's values do not depend on the others.
+        """
+        (_, channels, height, width), limits = x.shape, torch.tensor(ends)
+        shape = (height, width, channels, self.out_channels, self.kernel_size[0], self.stride[0])
+        dy = dy.contiguous(memory_format=_LAST)
+        threads = torch.get_num_threads()
+        run("sonofed_convolve_weights_by_unit", dy, x, limits, len(ends) - 1, *shape, threads, rows)
+
+    def takes(self, x: Tensor) -> bool:
+        """Whether the matrix unit is there for this layer and the values `x`, but for their precision."""
         side, stride = self.kernel_size[0], self.stride[0]
         return (
             (side, stride) in {(3, 1), (3, 2), (1, 2)}
@@ -52,19 +65,26 @@ class Conv(nn.Conv2d):
             and self.dilation == (1, 1)
             and self.padding_mode == "zeros"
             and self.in_channels % LANES == self.out_channels % LANES == 0
-            and x.device.type == weight.device.type == "cpu"
-            and x.dtype in {torch.float32, torch.bfloat16, torch.float16}
-            and weight.dtype == torch.float32
+            and self.in_channels > 0
+            and self.out_channels > 0
+            and x.device.type == "cpu"
             and x.ndim == 4
             and x.shape[1] == self.in_channels
-            and weight.shape == (self.out_channels, self.in_channels, side, side)
             and x.numel() > 0
-            and weight.numel() > 0
+            and x.is_contiguous(memory_format=_LAST)
+            and unit_is_there()
+        )
+
+    def _suits(self, x: Tensor, weight: Tensor) -> bool:
+        return (
+            self.takes(x)
+            and x.dtype in {torch.float32, torch.bfloat16, torch.float16}
+            and weight.device.type == "cpu"
+            and weight.dtype == torch.float32
+            and weight.shape == (self.out_channels, self.in_channels, *self.kernel_size)
+            and weight.is_contiguous(memory_format=_LAST)
             and torch.is_autocast_enabled("cpu")
             and torch.get_autocast_dtype("cpu") == torch.bfloat16
-            and x.is_contiguous(memory_format=_LAST)
-            and weight.is_contiguous(memory_format=_LAST)
-            and unit_is_there()
         )
 
 

@@ -41,6 +41,7 @@ _ARGUMENTS = {
     "sonofed_convolve": "pp sssssss i p",
     "sonofed_convolve_back": "pp sssssss i p",
     "sonofed_convolve_weights": "pp sssssss i p",
+    "sonofed_convolve_weights_by_unit": "ppp s ssssss i p",
     "sonofed_tiles": "",
     "sonofed_squares": "pss i p",
     "sonofed_add_scaled": "pss p i p",

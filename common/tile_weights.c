@@ -218,3 +218,63 @@ int sonofed_convolve_weights(
         free(sums);
     return 0;
 }
+
+/* As many images as their products are summed over in one go, `most` at most. */
+static size_t images_in_one(Shape2d s, size_t most)
+{
+    size_t fits = POSITIONS / plane_of(s, 1).image;
+    return least(fits ? fits : 1, most);
+}
+
+static Work work_of(Shape2d s, size_t at_once)
+{
+    Plane plane = plane_of(s, at_once);
+    Maps slopes = {plane.rows, plane.columns, s.outputs, 1}, values = {s.height, s.width, s.channels, s.stride};
+    return (Work){slopes, values, plane, s.side > 1 ? s.stride * s.stride : 1, taps_of(s, plane)};
+}
+
+/* Each unit's gradient apart, rounded to bf16: (units, outputs, side, side, channels). Unit u has the images from
+ * ends[u] up to ends[u + 1], and a thread to itself. Returns 0, or 1 without memory.
+ */
+int sonofed_convolve_weights_by_unit(
+    const bf16 *dy, const bf16 *x, const size_t *ends, size_t units, size_t height, size_t width, size_t channels,
+    size_t outputs, size_t side, size_t stride, int threads, bf16 *rows)
+{
+    size_t values = outputs * side * side * channels, most = 1;
+    for (size_t unit = 0; unit < units; unit++)
+        most = ends[unit + 1] - ends[unit] > most ? ends[unit + 1] - ends[unit] : most;
+    Shape2d s = {most, height, width, channels, outputs, side, stride};
+    Work widest = work_of(s, images_in_one(s, most));
+    size_t one = widest.plane.length * LANES, turned = widest.plane.length * outputs;
+    size_t paired = 2 * one * widest.planes * (channels / LANES), scratch = turned + paired + one + LANES;
+    bf16 *scratches = room_for(scratch * (size_t)threads);
+    float *sums = malloc(values * (size_t)threads * sizeof *sums);
+    if (!scratches || !sums) {
+        free(scratches);
+        free(sums);
+        return 1;
+    }
+#pragma omp parallel num_threads(threads)
+    {
+        set_tiles(TILE);
+        bf16 *own = scratches + scratch * (size_t)omp_get_thread_num();
+        float *sum = sums + values * (size_t)omp_get_thread_num();
+        Room room = {own, own + turned, own + turned + paired};
+        Slice all = {0, channels / LANES};
+#pragma omp for schedule(dynamic, 1)
+        for (size_t unit = 0; unit < units; unit++) {
+            Work work = work_of(s, images_in_one(s, ends[unit + 1] - ends[unit]));
+            for (size_t n = ends[unit]; n < ends[unit + 1]; n += work.plane.images) {
+                size_t count = least(work.plane.images, ends[unit + 1] - n);
+                copy_both(&work, dy + n * values_of(work.slopes), x + n * values_of(work.values), count, all, room);
+                add_images(&work, count, all, room, n > ends[unit], sum);
+            }
+            for (size_t i = 0; i < values; i += LANES)
+                _mm512_storeu_si512(rows + unit * values + i, narrowed(sum + i));
+        }
+        _tile_release();
+    }
+    free(scratches);
+    free(sums);
+    return 0;
+}
