@@ -127,6 +127,20 @@ typedef struct {
     Taps taps;
 } Work;
 
+/* As many images as their products are summed over in one go, `most` at most. */
+static size_t images_in_one(Shape2d s, size_t most)
+{
+    size_t fits = POSITIONS / plane_of(s, 1).image;
+    return least(fits ? fits : 1, most);
+}
+
+static Work work_of(Shape2d s, size_t at_once)
+{
+    Plane plane = plane_of(s, at_once);
+    Maps slopes = {plane.rows, plane.columns, s.outputs, 1}, values = {s.height, s.width, s.channels, s.stride};
+    return (Work){slopes, values, plane, s.side > 1 ? s.stride * s.stride : 1, taps_of(s, plane)};
+}
+
 /* What a thread copies to: turned slopes, paired values, and rows on their way to either. */
 typedef struct {
     bf16 *turned, *paired, *flat;
@@ -172,14 +186,12 @@ int sonofed_convolve_weights(
     size_t side, size_t stride, int threads, float *dw)
 {
     Shape2d s = {images, height, width, channels, outputs, side, stride};
-    size_t planes = side > 1 ? stride * stride : 1, values = outputs * side * side * channels;
+    size_t values = outputs * side * side * channels;
     Cut cut = cut_of(s, values);
-    size_t fits = POSITIONS / plane_of(s, 1).image, at_once = least(fits ? fits : 1, over(images, cut.parts));
-    Plane plane = plane_of(s, at_once);
-    Maps slopes = {plane.rows, plane.columns, outputs, 1};
-    Work work = {slopes, {height, width, channels, stride}, plane, planes, taps_of(s, plane)};
-    size_t blocks = channels / LANES, widest = over(blocks, cut.slices), one = plane.length * LANES;
-    size_t turned = plane.length * outputs, paired = 2 * one * planes * widest, scratch = turned + paired + one + LANES;
+    Work work = work_of(s, images_in_one(s, over(images, cut.parts)));
+    size_t length = work.plane.length, one = length * LANES, at_once = work.plane.images;
+    size_t blocks = channels / LANES, widest = over(blocks, cut.slices);
+    size_t turned = length * outputs, paired = 2 * one * work.planes * widest, scratch = turned + paired + one + LANES;
     bf16 *scratches = room_for(scratch * (size_t)threads);
     float *sums = cut.parts > 1 ? malloc(cut.parts * values * sizeof *sums) : dw;
     if (!scratches || !sums) {
@@ -200,7 +212,7 @@ int sonofed_convolve_weights(
             Slice slice = {blocks * i / cut.slices, blocks * (i + 1) / cut.slices};
             for (size_t n = begin; n < end; n += at_once) {
                 size_t count = least(at_once, end - n);
-                copy_both(&work, dy + n * values_of(slopes), x + n * values_of(work.values), count, slice, room);
+                copy_both(&work, dy + n * values_of(work.slopes), x + n * values_of(work.values), count, slice, room);
                 add_images(&work, count, slice, room, n > begin, sums + part * values);
             }
         }
@@ -217,20 +229,6 @@ int sonofed_convolve_weights(
     if (cut.parts > 1)
         free(sums);
     return 0;
-}
-
-/* As many images as their products are summed over in one go, `most` at most. */
-static size_t images_in_one(Shape2d s, size_t most)
-{
-    size_t fits = POSITIONS / plane_of(s, 1).image;
-    return least(fits ? fits : 1, most);
-}
-
-static Work work_of(Shape2d s, size_t at_once)
-{
-    Plane plane = plane_of(s, at_once);
-    Maps slopes = {plane.rows, plane.columns, s.outputs, 1}, values = {s.height, s.width, s.channels, s.stride};
-    return (Work){slopes, values, plane, s.side > 1 ? s.stride * s.stride : 1, taps_of(s, plane)};
 }
 
 /* Each unit's gradient apart, rounded to bf16: (units, outputs, side, side, channels). Unit u has the images from
@@ -264,6 +262,8 @@ int sonofed_convolve_weights_by_unit(
 #pragma omp for schedule(dynamic, 1)
         for (size_t unit = 0; unit < units; unit++) {
             Work work = work_of(s, images_in_one(s, ends[unit + 1] - ends[unit]));
+            if (ends[unit] == ends[unit + 1])
+                memset(sum, 0, values * sizeof *sum);
             for (size_t n = ends[unit]; n < ends[unit + 1]; n += work.plane.images) {
                 size_t count = least(work.plane.images, ends[unit + 1] - n);
                 copy_both(&work, dy + n * values_of(work.slopes), x + n * values_of(work.values), count, all, room);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import pytest
 import torch
@@ -119,6 +120,58 @@ def test_exact_sums_are_found_exactly_and_rounded_once(case: Case) -> None:
     assert torch.equal(y, values.bfloat16())
     assert torch.equal(dx, of_x.bfloat16())
     assert torch.equal(dw, of_weight)
+
+
+UNITS = [
+    Case(12, 32, 96, 5, 4),
+    Case(12, 64, 32, 9, 13, stride=2),
+    Case(12, 96, 64, 14, 7, taps=1, stride=2),
+    Case(12, 32, 32, 40, 41),  # two images are summed in one go
+    Case(12, 32, 64, 61, 58),  # one
+]
+
+
+def _by_unit(case: Case, weight: Tensor, x: Tensor, slope: Tensor, ends: list[int]) -> Tensor:
+    rows = torch.full((len(ends) - 1, weight.numel()), torch.nan).bfloat16()
+    x, slope = (each.bfloat16().contiguous(memory_format=LAST) for each in (x, slope))
+    conv = _conv(Conv, case, weight)
+    assert isinstance(conv, Conv)
+    assert conv.takes(x)
+    conv.write_gradients(x, slope, ends, rows)
+    return rows
+
+
+@needs_unit
+@pytest.mark.parametrize("case", UNITS, ids=str)
+def test_each_unit_s_gradient_is_exact_and_rounded_once(case: Case) -> None:
+    """Units of one image, of none, of few, of many."""
+    (x, weight, slope), ends = _exact(case), [0, 1, 1, 4, 12]
+    rows = _by_unit(case, weight, x, slope, ends)
+    assert not rows[1].any()
+    for unit in (0, 2, 3):
+        some = slice(ends[unit], ends[unit + 1])
+        of_weight = _run(_conv(nn.Conv2d, case, weight), x[some], slope[some], bf16=False)[2]
+        assert torch.equal(rows[unit], of_weight.permute(0, 2, 3, 1).flatten().bfloat16())
+
+
+@needs_unit
+@pytest.mark.parametrize("case", UNITS, ids=str)
+def test_a_unit_s_bits_are_its_own_whoever_else_is_there_and_however_many_threads(case: Case) -> None:
+    x, weight, slope = (each * torch.pi for each in _exact(case))
+    ends = [0, 2, 3, 9, 12]
+    among = _by_unit(case, weight, x, slope, ends)
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            assert torch.equal(_by_unit(case, weight, x, slope, ends), among)
+    finally:
+        torch.set_num_threads(before)
+    for unit, (begin, end) in enumerate(pairwise(ends)):
+        alone = _by_unit(case, weight, x[begin:end], slope[begin:end], [0, end - begin])
+        assert torch.equal(alone[0], among[unit])
+    x[:2], slope[:2] = torch.nan, torch.nan
+    assert torch.equal(_by_unit(case, weight, x, slope, ends)[1:], among[1:])
 
 
 @needs_unit
