@@ -57,10 +57,8 @@ def _linear(layer: nn.Linear, x: Tensor, dy: Tensor, spans: Spans, places: Place
 def _convolution(layer: nn.Conv2d, x: Tensor, dy: Tensor, spans: Spans, places: Places) -> None:
     """On the matrix unit, by a product or by oneDNN, as the layer and a unit's own images ask: never its neighbours."""
     into = places(layer.weight, dy.dtype)
-    ends = _ends(spans)
-    rows = into.permute(0, 1, 3, 4, 2)
-    if ends and isinstance(layer, Conv) and _suits_unit(layer, x, dy) and rows.is_contiguous():
-        layer.write_gradients(x, dy, ends, rows)
+    if isinstance(layer, Conv) and _suits_tiles(layer, x, dy) and (ends := _ends(spans)):
+        layer.write_gradients(x, dy, ends, into)
         return
     most = _FEW.get(dy.dtype, 0) // dy[0, 0].numel() if _suits_products(layer, dy) else 0
     few = [unit for unit, span in enumerate(spans) if sum(each.stop - each.start for each in span) <= most]
@@ -83,7 +81,7 @@ def _ends(spans: Spans) -> list[int]:
     return ends if alone else []
 
 
-def _suits_unit(layer: Conv, x: Tensor, dy: Tensor) -> bool:
+def _suits_tiles(layer: Conv, x: Tensor, dy: Tensor) -> bool:
     return x.dtype == dy.dtype == torch.bfloat16 and layer.weight.numel() <= _SMALL and layer.takes(x)
 
 

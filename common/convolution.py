@@ -41,16 +41,17 @@ class Conv(nn.Conv2d):
             y: Tensor = _OnTiles.apply(input.bfloat16(), weight, self.stride[0])
             return y
 
-    def write_gradients(self, x: Tensor, dy: Tensor, ends: Sequence[int], rows: Tensor) -> None:
-        """Each unit's gradient by the weight, as (U, O, K, K, C) in `rows`; unit u has images ends[u] to ends[u + 1].
+    def write_gradients(self, x: Tensor, dy: Tensor, ends: Sequence[int], into: Tensor) -> None:
+        """Each patient's gradient by the weight (or each image's), whatever the others' are; patients lie in turn.
 
-        In bf16, where `takes(x)`. A unit's values do not depend on the others.
+        x (B, C, H, W), which the layer `takes`, the slopes dy and `into` are bf16; the u-th has the images ends[u] up
+        to ends[u + 1], and its gradient goes to into[u], (O, C, K, K), which has channels last.
         """
-        (_, channels, height, width), limits = x.shape, torch.tensor(ends)
+        channels, height, width = x.shape[1:]
         shape = (height, width, channels, self.out_channels, self.kernel_size[0], self.stride[0])
         dy = dy.contiguous(memory_format=_LAST)
-        threads = torch.get_num_threads()
-        run("sonofed_convolve_weights_by_unit", dy, x, limits, len(ends) - 1, *shape, threads, rows)
+        count, threads = len(ends) - 1, torch.get_num_threads()
+        run("sonofed_convolve_weights_by_unit", dy, x, torch.tensor(ends), count, *shape, threads, into)
 
     def takes(self, x: Tensor) -> bool:
         """Whether the matrix unit is there for this layer and the values `x`, but for their precision."""

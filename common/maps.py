@@ -1,7 +1,8 @@
 """Normalisation, sum with a shortcut and ReLU over maps in bf16 with channels last, in one pass each way on a CPU.
 
 The loops are in `common/maps.c` and `common/pool.c`, built where the package is installed and a compiler is there;
-without them, torch's own layers do the same in more passes (LOG.md has the figures). The values are those of the
+without them, torch's own layers do the same in more passes (LOG.md has the figures). `compiled` and `run` are the way
+to all loops of `common/*.c`. The values are those of the
 layers, rounded once instead of after each layer. With the mean m and variance v of a set's channel, or of a group of
 channels of an image:
 

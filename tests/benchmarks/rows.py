@@ -78,6 +78,7 @@ def apart(prepare: Callable[[], Callable[[], int]]) -> Iterator[Callable[[], int
         child.join(timeout=30)
         with suppress(OSError):
             os.killpg(group, signal.SIGKILL)
+        child.join(timeout=30)
 
 
 def _serve(prepare: Callable[[], Callable[[], int]], asked: Connection) -> None:

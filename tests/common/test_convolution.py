@@ -132,13 +132,14 @@ UNITS = [
 
 
 def _by_unit(case: Case, weight: Tensor, x: Tensor, slope: Tensor, ends: list[int]) -> Tensor:
-    rows = torch.full((len(ends) - 1, weight.numel()), torch.nan).bfloat16()
+    taps = case.taps, case.taps
+    into = torch.full((len(ends) - 1, case.outputs, *taps, case.channels), torch.nan).bfloat16().permute(0, 1, 4, 2, 3)
     x, slope = (each.bfloat16().contiguous(memory_format=LAST) for each in (x, slope))
     conv = _conv(Conv, case, weight)
     assert isinstance(conv, Conv)
     assert conv.takes(x)
-    conv.write_gradients(x, slope, ends, rows)
-    return rows
+    conv.write_gradients(x, slope, ends, into)
+    return into
 
 
 @needs_unit
@@ -146,12 +147,12 @@ def _by_unit(case: Case, weight: Tensor, x: Tensor, slope: Tensor, ends: list[in
 def test_each_unit_s_gradient_is_exact_and_rounded_once(case: Case) -> None:
     """Units of one image, of none, of few, of many."""
     (x, weight, slope), ends = _exact(case), [0, 1, 1, 4, 12]
-    rows = _by_unit(case, weight, x, slope, ends)
-    assert not rows[1].any()
+    found = _by_unit(case, weight, x, slope, ends)
+    assert not found[1].any()
     for unit in (0, 2, 3):
         some = slice(ends[unit], ends[unit + 1])
         of_weight = _run(_conv(nn.Conv2d, case, weight), x[some], slope[some], bf16=False)[2]
-        assert torch.equal(rows[unit], of_weight.permute(0, 2, 3, 1).flatten().bfloat16())
+        assert torch.equal(found[unit], of_weight.bfloat16())
 
 
 @needs_unit
